@@ -1,93 +1,142 @@
 "The command line: the one hand-written edge of the library (everything else is exported from nbs/)."
-import sys, warnings
+import importlib, sys, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 import tyro
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg
 from toon2real import __version__
-from toon2real.cyclegan import cartoon2real, toon2real
 
-PRESETS = {r.name: r for r in (toon2real, cartoon2real)}
-Preset = tyro.extras.subcommand_type_from_defaults(PRESETS, {"toon2real": "CycleGAN with spectral normalization in its discriminators: the paper's system",
-                                                             "cartoon2real": "CycleGAN: the authors' earlier Cartoon-to-real"}, prefix_names=False)
+COMMANDS = {
+    "quickstart": ("toon2real.cli:quickstart", "train three small systems on the embedded scenes and compare them"),
+    "curate":     ("toon2real.curate:curate_command", "films and stills to a folder of cartoons ready for training"),
+    "photos":     ("toon2real.photos:photos_command", "photographs by tag, with author, licence and link kept"),
+    "train":      ("toon2real.cli:train_class", "train a system on a folder of cartoons and a folder of photos"),
+    "translate":  ("toon2real.cli:translate", "translate images, folders and videos"),
+}
+HELP = "usage: toon2real COMMAND [OPTIONS]\n\nTurn cartoon scenery into photographs, unpaired.\n\n" + "".join(f"  {k:12}{v[1]}\n" for k, v in COMMANDS.items()) + \
+       "\ntoon2real COMMAND --help says more; toon2real --version says which this is.\n"
 
-
-@dataclass
-class Train:
-    """Train a system on a folder of cartoons and a folder of photos.
-
-    toon2real train --cartoon my/cartoons --photo my/photos
-    toon2real train --cartoon my/cartoons --photo my/photos --run runs/small toon2real --width 32 --side 64
-    toon2real train --resume runs/small
-
-    The system's name and its numbers come last; Ctrl-C saves, --resume goes on."""
-    cartoon: Path | None = None
-    "Folder of cartoons, domain C."
-    photo: Path | None = None
-    "Folder of photos, domain R."
-    run: Path | None = None
-    "New folder for the run (default: runs/ and the system's name)."
-    resume: Path | None = None
-    "A run to go on with; its recipe, data and options are the run's own. --cartoon and --photo only if the folders moved."
-    val_cartoon: Path | None = None
-    "Held-out cartoons for the samples (default: some of the training images)."
-    val_photo: Path | None = None
-    "Held-out photos, likewise."
-    until: int | None = None
-    "Stop after this epoch (default: the end of the recipe's schedule)."
-    init_from: Path | None = None
-    "A run or weights file to fine-tune from."
-    tiny: bool = False
-    "Shrink the recipe to what two processor cores can do in minutes."
-    device: str | None = None
-    "cuda, cuda:1, cpu, mps (default: a GPU if there is one)."
-    precision: Literal["auto", "bf16", "float32"] = "auto"
-    "Of the forward passes; auto is bf16 where the device has it."
-    deterministic: bool = False
-    "On CUDA: the same bits every time, and slower."
-    samples: int = 6
-    "Images of each domain translated at each epoch."
-    sample_every: int = 1
-    "Epochs between sheets of samples."
-    weights_every: int | None = None
-    "Epochs between kept generators (default: 20 times in the schedule)."
-    save_every: int = 1
-    "Epochs between checkpoints."
-    save_minutes: float = 10
-    "And minutes between checkpoints within an epoch."
-    tensorboard: bool = False
-    "Write TensorBoard events into the run too."
-    recipe: OmitArgPrefixes[OmitSubcommandPrefixes[Preset]] = toon2real
-    "The system and its numbers."
-
-    def __call__(self):
-        from toon2real.training import Trainer
-        val = None
-        if self.val_cartoon or self.val_photo:
-            if not (self.val_cartoon and self.val_photo): raise ValueError("--val-cartoon and --val-photo go together: give both or neither")
-            val = (self.val_cartoon, self.val_photo)
-        if self.resume is not None: trainer = Trainer.resume(self.resume, self.cartoon, self.photo, val, device=self.device)
-        else:
-            if not (self.cartoon and self.photo): raise ValueError("which pictures? Give --cartoon FOLDER and --photo FOLDER, or --resume RUN")
-            recipe = self.recipe.tiny() if self.tiny else self.recipe
-            trainer = Trainer(recipe, self.cartoon, self.photo, self.run or Path("runs")/recipe.name, val=val, init_from=self.init_from,
-                              **{k: getattr(self, k) for k in "device precision deterministic samples sample_every weights_every save_every save_minutes tensorboard".split()})
-        print(f"{trainer.recipe}\n{trainer.cartoon}\n{trainer.photo}\n{trainer.device}, {trainer.options['precision']} -> {trainer.run.path}")
-        run = trainer.fit(self.until)
-        print(f"{run}\nsamples: {run.path/'samples'}\nnext: toon2real translate {run.path} PICTURE_OR_FOLDER")
+Folder = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
+Number = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 
 
-COMMANDS = Annotated[Train, subcommand("train")]
+def train_class():
+    "The class whose fields are the options of `toon2real train`; made on demand, so that other commands need not load torch"
+    from toon2real.cyclegan import cartoon2real, toon2real
+    from toon2real.unit import unit
+    presets = {"toon2real": (toon2real, "CycleGAN with spectral normalization in its discriminators: the paper's system"),
+               "cartoon2real": (cartoon2real, "CycleGAN: the authors' earlier Cartoon-to-real"), "unit": (unit, "UNIT, the paper's other comparison")}
+    Preset = tyro.extras.subcommand_type_from_defaults({k: v[0] for k, v in presets.items()}, {k: v[1] for k, v in presets.items()}, prefix_names=False)
+
+    @dataclass
+    class Train:
+        """Train a system on a folder of cartoons and a folder of photos.
+
+        toon2real train --cartoon my/cartoons --photo my/photos
+
+        toon2real train --cartoon my/cartoons --photo my/photos --run runs/small toon2real --width 32 --side 64
+
+        toon2real train --resume runs/small
+
+        The system's name and its numbers come last (toon2real train unit --help lists them). Ctrl-C saves; --resume goes on."""
+        cartoon: Folder = None
+        "Folder of cartoons, domain C."
+        photo: Folder = None
+        "Folder of photos, domain R."
+        run: Folder = None
+        "New folder for the run (default: runs/ and the system's name)."
+        resume: Folder = None
+        "A run to go on with; its recipe, data and options are the run's own. Give --cartoon and --photo only if the folders moved."
+        val_cartoon: Folder = None
+        "Held-out cartoons, for the samples (default: some of the training images)."
+        val_photo: Folder = None
+        "Held-out photos, likewise."
+        until: Number = None
+        "Stop after this epoch (default: the end of the recipe's schedule)."
+        init_from: Folder = None
+        "A run or weights file to fine-tune from."
+        device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+        "cuda, cuda:1, cpu, mps (default: a GPU if there is one)."
+        precision: Literal["auto", "bf16", "float32"] = "auto"
+        "Of the forward passes; auto is bf16 where the device has it."
+        deterministic: bool = False
+        "On CUDA: the same bits every time, and slower."
+        samples: int = 6
+        "Images of each domain translated at each epoch."
+        sample_every: int = 1
+        "Epochs between sheets of samples."
+        weights_every: Number = None
+        "Epochs between kept generators (default: 20 times in the schedule)."
+        save_every: int = 1
+        "Epochs between checkpoints."
+        save_minutes: float = 10
+        "And minutes between checkpoints within an epoch."
+        tensorboard: bool = False
+        "Write TensorBoard events into the run too."
+        recipe: OmitArgPrefixes[OmitSubcommandPrefixes[Preset]] = toon2real
+        "The system and its numbers."
+
+        def __call__(self):
+            from toon2real.training import Trainer
+            if (self.val_cartoon is None) != (self.val_photo is None): raise ValueError("--val-cartoon and --val-photo go together: give both or neither")
+            val = (self.val_cartoon, self.val_photo) if self.val_cartoon else None
+            if self.resume is not None: trainer = Trainer.resume(self.resume, self.cartoon, self.photo, val, device=self.device)
+            elif not (self.cartoon and self.photo): raise ValueError("which pictures? Give --cartoon FOLDER and --photo FOLDER, or --resume RUN")
+            else:
+                options = {k: getattr(self, k) for k in "init_from device precision deterministic samples sample_every weights_every save_every save_minutes tensorboard".split()}
+                trainer = Trainer(self.recipe, self.cartoon, self.photo, self.run or Path("runs")/self.recipe.name, val=val, **options)
+            print(f"{trainer.recipe}\n{trainer.cartoon}\n{trainer.photo}\n{trainer.device}, {trainer.options['precision']} -> {trainer.run.path}")
+            run = trainer.fit(self.until)
+            print(f"{run}\nsamples: {run.path/'samples'}\nnext: toon2real translate {run.path} PICTURE_OR_FOLDER --out FOLDER")
+
+    return Train
+
+
+def quickstart(out: Path = Path("quickstart")):
+    """Write the embedded scenes as pictures, train three small systems on them, compare them, and say what to do next.
+
+    Some minutes on two processor cores. What was done before is not done again.
+
+    Args:
+        out: Folder for the pictures, the runs, the table and comparison.png.
+    """
+    from toon2real.experiment import quickstart as go
+    table = go(out)
+    print(f"\n{table.round(1).to_string(na_rep='')}\n\nerror, colour and contrast are 8-bit levels against the true photographs, which no system saw; lower is better, also in the Frechet distance, "
+          f"which is on hand-made features and no FID.\n\npictures:  {out/'comparison.png'}\ntable:     {out/'table.csv'}\nruns:      {out/'runs'}\n"
+          f"next:      toon2real translate {out/'runs'/'toon2real'} {out/'scenes'/'cartoon'} --out translated\n           make lab   opens the notebooks; nbs/index.ipynb is the tour")
+
+
+def translate(*args, **kw):
+    from toon2real.translate import translate_command
+    report = translate_command(*args, **kw)
+    print(report)
+    if report.skipped and not (report.done or report.kept): raise ValueError("nothing was translated")
+
+
+def _command(name):
+    module, attribute = COMMANDS[name][0].split(":")
+    f = getattr(importlib.import_module(module), attribute)
+    if f is train_class: return train_class()
+    if f is translate:
+        from functools import wraps
+        from toon2real.translate import translate_command
+        return wraps(translate_command)(translate)
+    return f
 
 
 def main(argv=None) -> int:
     "`toon2real`: 0 done, 1 an error (told in one line), 2 usage, 130 interrupted"
-    argv = sys.argv[1:] if argv is None else argv
+    argv = list(sys.argv[1:] if argv is None else argv)
     if argv in (["--version"], ["-V"]): print(f"toon2real {__version__}"); return 0
+    if not argv or argv[0] in ("-h", "--help"): print(HELP, end=""); return 0 if argv else 2
+    if argv[0] not in COMMANDS: print(f"toon2real: no command {argv[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr); return 2
     warnings.showwarning = lambda message, *_: print(f"toon2real: warning: {message}", file=sys.stderr)
-    try: tyro.cli(COMMANDS, args=argv, prog="toon2real", description="Turn cartoon scenery into photographs, unpaired.")()
-    except KeyboardInterrupt: print("toon2real: interrupted", file=sys.stderr); return 130
+    try:
+        done = tyro.cli(_command(argv[0]), args=argv[1:], prog=f"toon2real {argv[0]}")
+        if callable(done): done()
+    except KeyboardInterrupt as e: print(f"toon2real: {e or 'interrupted'}", file=sys.stderr); return 130
     except (ValueError, OSError, RuntimeError) as e: print(f"toon2real: {e}", file=sys.stderr); return 1
     return 0
 

@@ -106,7 +106,7 @@ class Run:
 
 def _json(d:dict) -> bytes: return json.dumps(d, indent=2, ensure_ascii=False).encode()
 
-# %% ../nbs/11_runs.ipynb #cb59be88
+# %% ../nbs/11_runs.ipynb #7192874e
 @property
 def history(self:Run) -> pd.DataFrame:
     "One row an epoch: step, pairs seen, seconds, rate, the mean of each loss term, metrics where they were computed"
@@ -122,7 +122,8 @@ def add_row(self:Run, row:dict):
 
 
 def truncate(self:Run, epoch:int):
-    "Drop what was recorded after `epoch`"
+    "Drop what was recorded after `epoch`, and what a kill left half-written"
+    for p in self.path.rglob(".*.tmp"): p.unlink()
     if (self.history.epoch > epoch).any(): write_atomic(self.path/"history.csv", self.history[self.history.epoch <= epoch].to_csv(index=False).encode())
 
 Run.history, Run.add_row, Run.truncate = history, add_row, truncate

@@ -207,7 +207,7 @@ class Trainer:
     @property
     def current_epoch(self) -> int: return min(self.step//self.pairs.steps + 1, getattr(self, "until", self.recipe.total_epochs))
 
-# %% ../nbs/14_training.ipynb #3d1e87a7
+# %% ../nbs/14_training.ipynb #a1bc510e
 def fit(self:Trainer, epochs:int=None) -> Run:
     "Train until `epochs` are complete (by default the recipe's schedule, or what an interrupted `fit` was asked for)"
     until = epochs or self.run.about.get("until") or self.recipe.total_epochs
@@ -217,6 +217,7 @@ def fit(self:Trainer, epochs:int=None) -> Run:
     except Timeout: raise RunError(f"{self.run.path} is being trained by another process: wait for it, or choose another name") from None
     self.until = until
     self.run.update(until=until)
+    self.run.truncate(self.step//self.pairs.steps)
     with lock, _determinism(self.options["deterministic"]), interruptible() as came:
         try: self._loop(came)
         finally:
@@ -314,7 +315,7 @@ def _determinism(on:bool):
 
 for f in (fit, _loop, _note, _last_words, save, _end_epoch, _preview, _watch): setattr(Trainer, f.__name__, f)
 
-# %% ../nbs/14_training.ipynb #749069b0
+# %% ../nbs/14_training.ipynb #20d15d74
 @classmethod
 def resume(cls,
     run,                         # a run's folder
@@ -342,7 +343,6 @@ def resume(cls,
     load_system_state(self.system, {k: v.to(self.device) for k, v in state.items()})
     self.meter, self.seconds = self._meter(), float(state["loop/seconds"]) if "loop/seconds" in state else 0.
     if "loop/meter" in state: self.meter.load(state["loop/meter"])
-    run.truncate(self.step//self.pairs.steps)
     return self
 
 

@@ -185,7 +185,7 @@ def _floats(self:Translator, x:torch.Tensor) -> torch.Tensor:
 
 Translator._translate, Translator._bytes, Translator._floats = _translate, _bytes, _floats
 
-# %% ../nbs/13_translate.ipynb #f076a824
+# %% ../nbs/13_translate.ipynb #bbb8837e
 def _see_through(im:Image.Image) -> bool: return im.mode in ("RGBA", "RGBa", "LA", "La", "PA") or ("transparency" in im.info and im.mode in ("P", "L", "RGB", "1"))
 
 
@@ -194,7 +194,7 @@ def split_alpha(im:Image.Image) -> tuple[Image.Image, Image.Image|None]:
     clear = _see_through(im)
     try: turned = im.getexif().get(0x0112, 1) != 1
     except Exception: turned = False
-    if clear: im = im.convert("RGBA")
+    if clear: im = (im.convert("LA") if im.mode == "La" else im).convert("RGBA")
     if turned: im = _upright(im)
     return to_pil(im), im.getchannel("A") if clear else None
 
@@ -455,7 +455,7 @@ def _from_frame(f:av.VideoFrame, size=None) -> np.ndarray:
     a = np.rot90(f.to_ndarray(format="rgb24"), round(getattr(f, "rotation", 0)/90))
     return np.ascontiguousarray(a) if size in (None, a.shape[1::-1]) else np.asarray(Image.fromarray(np.ascontiguousarray(a)).resize(size, Image.Resampling.LANCZOS))
 
-# %% ../nbs/13_translate.ipynb #f99b37a4
+# %% ../nbs/13_translate.ipynb #7d1ec6ef
 _COPIED = {"mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus"}, "mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le"},
            "matroska": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "vorbis", "flac", "dts", "pcm_s16le", "pcm_s24le"}}
 
@@ -465,7 +465,8 @@ class _Sound:
     def __init__(self, box, out, report):
         self.stream, self.report, self.target = next(iter(box.streams.audio), None), report, None
         if self.stream is None: return
-        self.copy, self.out = self.stream.codec_context.name in _COPIED[out.format.name.split(",")[0]], out
+        codec = self.stream.codec_context.codec
+        self.copy, self.out = getattr(codec, "canonical_name", codec.name.removesuffix("float")) in _COPIED[out.format.name.split(",")[0]], out
         try:
             if self.copy: self.target = getattr(out, "add_stream_from_template", lambda s: out.add_stream(template=s))(self.stream)
             else: self.target = out.add_stream("aac", rate=self.stream.rate or 48000)

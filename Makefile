@@ -1,0 +1,37 @@
+# make quickstart   install into .venv, train three small systems on the embedded scenes, show a table
+# make test         install, run every notebook and every test
+# make lab          open JupyterLab on the notebooks
+# make notebooks    run every notebook again and keep its outputs (after editing; exports and cleans too)
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+BIN := $(VENV)/bin
+# one thread a process: the processes share the cores
+ONE := OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH"
+
+.PHONY: quickstart test lab notebooks
+quickstart: $(VENV)/.installed
+	$(BIN)/toon2real quickstart
+
+test: $(VENV)/.dev
+	$(ONE) $(BIN)/nbdev_test --n_workers 2
+	$(ONE) $(BIN)/python -m pytest
+
+lab: $(VENV)/.installed
+	$(BIN)/jupyter lab nbs
+
+notebooks: $(VENV)/.dev
+	cd nbs && for n in *.ipynb tutorials/*.ipynb; do $(ONE) jupyter nbconvert --to notebook --execute --inplace "$$n" || exit 1; done
+	$(BIN)/nbdev-export && $(BIN)/nbdev-clean
+
+$(VENV)/.installed: settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f'Python 3.11 or newer is needed, {v.major}.{v.minor} found: make PYTHON=/path/to/python3.11')"
+	@echo "Installing into $(VENV). torch with its CUDA libraries takes 5.4 GB of disk; for the CPU build alone (1 GB), first run"
+	@echo "  $(PYTHON) -m venv $(VENV), install torch and torchvision into it as the selector on pytorch.org says for CPU, then make again."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(PIP_ARGS) -e '.[lab]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet $(PIP_ARGS) -e '.[dev]'
+	@touch $@

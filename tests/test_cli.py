@@ -1,0 +1,72 @@
+"The command line: train, resume, translate, and errors that fit in a line"
+import pytest
+from PIL import Image
+from toon2real.cli import COMMANDS, main
+from toon2real.runs import Run
+from toon2real.scenes import write_scenes
+
+SMALL = "--width 8 --blocks 1 --side 64 --epochs 1 --decay-epochs 1".split()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    d = tmp_path_factory.mktemp("data")
+    for kind, seed in (("cartoon", 0), ("photo", 50)): write_scenes(d/kind, 5, kind, seed=seed, side=72)
+    return d
+
+
+def said(capsys):
+    out = capsys.readouterr()
+    return out.out, [l for l in out.err.splitlines() if l.startswith("toon2real:")]
+
+
+def test_train_resume_translate(folders, tmp_path, capsys):
+    pictures = ["--cartoon", f"{folders/'cartoon'}", "--photo", f"{folders/'photo'}"]
+    run = tmp_path/"run"
+    assert main(["train", *pictures, "--run", str(run), "--until", "1", "toon2real", *SMALL]) == 0
+    assert len(Run(run).history) == 1 and Run(run).recipe.norm == "sn+in" and Run(run).recipe.width == 8
+    assert main(["train", "--resume", str(run), "--until", "2"]) == 0
+    assert len(Run(run).history) == 2
+    assert main(["train", *pictures, "--run", str(run), "toon2real", *SMALL]) == 1
+    assert "already holds a run" in said(capsys)[1][0]
+
+    out = tmp_path/"out"
+    assert main(["translate", str(run), str(folders/"cartoon"), "--out", str(out)]) == 0
+    made = sorted(out.iterdir())
+    assert len(made) == 5 and Image.open(made[0]).size == (72, 72)
+    before = made[0].stat().st_mtime_ns
+    assert main(["translate", str(run), str(folders/"cartoon"), "--out", str(out)]) == 0
+    assert made[0].stat().st_mtime_ns == before                       # never overwritten unless told
+    assert main(["translate", str(run), str(folders/"cartoon"), "--out", str(out), "--overwrite"]) == 0
+    assert made[0].stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("system", ["cartoon2real", "unit"])
+def test_other_systems(folders, tmp_path, system):
+    args = ["train", "--cartoon", f"{folders/'cartoon'}", "--photo", f"{folders/'photo'}", "--run", str(tmp_path/"r"), "--until", "1", system, *SMALL]
+    assert main(args) == 0 and Run(tmp_path/"r").recipe.name == system
+
+
+@pytest.mark.parametrize("args, code, text", [
+    (["train"], 1, "which pictures?"),
+    (["train", "--cartoon", "nowhere", "--photo", "nowhere"], 1, "nowhere"),
+    (["train", "--resume", "nowhere"], 1, "nowhere is not a run"),
+    (["translate", "nowhere", "x.png", "--out", "y"], 1, "nowhere"),
+    (["paint"], 2, "no command 'paint'"),
+])
+def test_errors_in_one_line(args, code, text, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(args) == code
+    _, lines = said(capsys)
+    assert len(lines) == 1 and text in lines[0]
+
+
+def test_usage(capsys):
+    assert main(["--version"]) == 0 and main([]) == 2 and main(["--help"]) == 0
+    assert all(c in capsys.readouterr().out for c in COMMANDS)
+    for c in COMMANDS:
+        with pytest.raises(SystemExit) as e: main([c, "--help"])
+        assert e.value.code == 0 and "usage: toon2real" in capsys.readouterr().out
+    for bad, text in ((["--no-such-option"], "no-such-option"), (["toon2real", "--side", "66"], "side=66")):
+        with pytest.raises(SystemExit) as e: main(["train", *bad])
+        assert e.value.code == 2 and text in capsys.readouterr().err
