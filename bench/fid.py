@@ -2,8 +2,8 @@
 """FID against pytorch-fid's own command: whole processes (imports, weights, decoding, network, distance) on the same real images.
 
 Rows: toon2real cold (empty cache), with the features of the target kept (a training evaluates many outputs against one target), and cold in bfloat16.
-Peer and ours alternate, and the median of the repeats counts. Where the weights are partial they are completed with the module's own random tail, which the depths measured never reach."""
-import argparse, json, os, platform, shutil, statistics, subprocess, sys, tempfile, time
+Peer and ours alternate, and the median of the repeats counts. CPU seconds (user and system, workers included) are given beside the wall's, for a machine that others use too. Where the weights are partial they are completed with the module's own random tail, which the depths measured never reach."""
+import argparse, json, os, platform, resource, shutil, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('TOON2REAL_SHARED', ROOT/'../shared')).resolve()
@@ -14,9 +14,10 @@ kw = dict(dims=int(dims), weights=weights, dtype=getattr(torch, dtype))
 print('VALUE', features(b, **kw).shape[0] if only == 'target' else repr(float(fid(a, b, **kw))))"""
 
 def run(cmd, env):
-    t = time.perf_counter()
+    t, cpu = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     p = subprocess.run([sys.executable, *map(str, cmd)], capture_output=True, text=True, env=env, cwd=ROOT)
-    return p, time.perf_counter() - t
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return p, (time.perf_counter() - t, now.ru_utime + now.ru_stime - cpu.ru_utime - cpu.ru_stime)
 
 def ours(a, b, dims, weights, dtype, cache, env, only='-'):
     p, s = run(['-c', OURS, a, b, dims, weights, dtype, only], env | {'TOON2REAL_CACHE': str(cache)})
@@ -60,7 +61,7 @@ def main():
         import torch
         print(f"{counts['a']} | {counts['b']} images; torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}, "
               f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'}; median of {o.repeats}\n", flush=True)
-        print("| features | | distance | relative difference | seconds | times as fast |\n|---|---|---|---|---|---|", flush=True)
+        print("| features | | distance | relative difference | seconds | times as fast | CPU seconds | times less |\n|---|---|---|---|---|---|---|---|", flush=True)
         rows = []
         for dims in o.dims:
             got = {k: [] for k in ('pytorch-fid', 'cold', 'target cached', 'cold, bfloat16')}
@@ -70,10 +71,10 @@ def main():
                 ours(d/'a', d/'b', dims, o.weights, 'float32', d/f'warm{dims}{r}', env, only='target')
                 got['target cached'].append(ours(d/'a', d/'b', dims, o.weights, 'float32', d/f'warm{dims}{r}', env))
                 got['cold, bfloat16'].append(ours(d/'a', d/'b', dims, o.weights, 'bfloat16', d/f'half{dims}{r}', env))
-            base, secs = got['pytorch-fid'][0][0], {k: statistics.median(s for _, s in v) for k, v in got.items()}
+            base, secs = got['pytorch-fid'][0][0], {k: [statistics.median(s[i] for _, s in v) for i in (0, 1)] for k, v in got.items()}
             for k, v in got.items():
-                row = dict(dims=dims, what=k, distance=v[0][0], difference=v[0][0]/base - 1, seconds=secs[k], ratio=secs['pytorch-fid']/secs[k]); rows.append(row)
-                print(f"| {dims} | {k if k == 'pytorch-fid' else f'toon2real, {k}'} | {row['distance']:.6g} | {row['difference']:+.1e} | {row['seconds']:.1f} | {row['ratio']:.2f} |", flush=True)
+                row = dict(dims=dims, what=k, distance=v[0][0], difference=v[0][0]/base - 1, seconds=secs[k][0], cpu=secs[k][1], ratio=secs['pytorch-fid'][0]/secs[k][0], cpu_ratio=secs['pytorch-fid'][1]/secs[k][1]); rows.append(row)
+                print(f"| {dims} | {k if k == 'pytorch-fid' else f'toon2real, {k}'} | {row['distance']:.6g} | {row['difference']:+.1e} | {row['seconds']:.1f} | {row['ratio']:.2f} | {row['cpu']:.1f} | {row['cpu_ratio']:.2f} |", flush=True)
         if o.json: o.json.write_text(json.dumps(dict(counts=counts, rows=rows), indent=1))
 
 if __name__ == '__main__': main()

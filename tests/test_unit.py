@@ -2,7 +2,7 @@
 
 Where tolerances come from: losses, outputs and gradient norms of the float64 run are held to what that README recommends (1e-7, 1e-6, 1e-6); outputs of step 0 were recorded in float32,
 up to 9e-6 from float64 by their own account (`float32_spread`), so 1e-4 as recommended."""
-import json, random
+import json
 from pathlib import Path
 import numpy as np, pytest, torch, torch.nn as nn
 from safetensors.torch import load_file

@@ -11,9 +11,11 @@ __all__ = ['LONG', 'THUMB', 'FILM_SUFFIXES', 'FILTERS', 'MANIFEST_COLUMNS', 'Cur
            'frames', 'counts', 'decide', 'thumbnails', 'contact_sheet', 'precision_recall', 'plot_scores', 'split',
            'merge', 'export', 'curate_command']
 
-# %% ../nbs/02_curate.ipynb #ec56ffad
-import contextlib, csv, functools, getpass, hashlib, io, json, math, multiprocessing, os, re, sqlite3, time
-from dataclasses import asdict, dataclass, fields, replace
+# %% ../nbs/02_curate.ipynb #488f7070
+import contextlib, getpass, hashlib, io, json, math, multiprocessing, os, re, sqlite3, time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from multiprocessing import connection
@@ -205,7 +207,7 @@ def picture(
     im = f.to_image(); turn = round(getattr(frame, 'rotation', 0)/90) % 4
     return im.transpose((None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)[turn]) if turn else im
 
-# %% ../nbs/02_curate.ipynb #453d01da
+# %% ../nbs/02_curate.ipynb #e557d51d
 def score_film(
     path,
     every:float=1.,       # seconds between two sampled frames
@@ -214,18 +216,23 @@ def score_film(
     threads:int=0,
 ):                        # yields ('film', facts), ('row', scores) ..., ('end', status, what was wrong)
     "Score a film. Status 'done', or 'partial' when something could not be read; `CurateError` when nothing could."
-    problems, last, before, scaler = [], -1., None, VideoReformatter()
+    problems, last, due, before, scaler, pending = [], -1., 0., None, VideoReformatter(), deque()
     with open_film(path) as (c, s):
         tick, start = _clock(s); ratio = s.sample_aspect_ratio or 1; length = float(s.duration*s.time_base) if s.duration else c.duration/av.time_base if c.duration else None
         yield 'film', dict(width=round(s.width*ratio), height=s.height, rate=float(s.average_rate or 0), duration=length)
-    for pts, t, f in decode(path, after, problems, threads=threads, keyframes=keyframes):
-        if resumed := pts == after: due = t     # known already; only its colours are needed
-        elif last < 0: due = 0.
-        last = max(t, last)
-        if t < due - 1e-6: continue
-        im = picture(f, ratio, LONG, scaler); h = histogram(im); due = (math.floor(t/every + 1e-6) + 1)*every
-        if not resumed: yield 'row', dict(look(im, enlarge=True), pts=pts, time=t, cut=change(before, h) if before is not None else 0.)
-        before = h
+    def score(f, pts, t):
+        nonlocal before
+        im = picture(f, ratio, LONG, scaler); h, old = histogram(im), before; before = h
+        return dict(look(im, enlarge=True), pts=pts, time=t, cut=change(old, h) if old is not None else 0.)
+    with ThreadPoolExecutor(1) as pool:     # scores one frame while the decoder is at the next ones
+        for pts, t, f in decode(path, after, problems, threads=threads, keyframes=keyframes):
+            if pts == after: due = t        # known already; only its colours are needed
+            last = max(t, last)
+            if t < due - 1e-6: continue
+            due = (math.floor(t/every + 1e-6) + 1)*every; pending.append(pool.submit(score, f, pts, t))
+            if len(pending) > 4 and (r := pending.popleft().result())['pts'] != after: yield 'row', r
+        for o in pending:
+            if (r := o.result())['pts'] != after: yield 'row', r
     if last < 0: raise CurateError(f"{path}: no frame could be decoded ({problems[0] if problems else 'it holds none'}): copy or download it again")
     slack = max(2., .02*(length or 0)) + (15 if keyframes else 0)
     if length and last < length - slack: problems.append(f"it ends at {timecode(last)} of {timecode(length)}: cut short")

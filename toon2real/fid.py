@@ -735,7 +735,7 @@ def content(
     extractor = extractor or Inception(768, weights, device, dtype, download)
     return Score(_content(a, b, extractor, batch), extractor.label('content', 768), (len(a),), extractor=extractor)
 
-# %% ../nbs/12_fid.ipynb #6cb1af63
+# %% ../nbs/12_fid.ipynb #9a8b4c2d
 def evaluate(
     generated,          # translated validation cartoons (folder, tensor, ...), or a dict name -> such
     target,             # validation photographs
@@ -751,6 +751,7 @@ def evaluate(
     dims, systems = dims if isinstance(dims, tuple) else (dims,), generated if isinstance(generated, dict) else {'generated': generated}
     extractor = kw.pop('extractor', None) or extractor_for(dims if dims[0] != 'simple' else 'simple', **{k: kw.pop(k) for k in ('weights', 'device', 'dtype', 'download') if k in kw})
     sets = {'target': ImageSet(target), 'input': ImageSet(input), **{k: ImageSet(o) for k, o in systems.items()}}
+    if taken := {'target', 'input'} & set(systems): raise ValueError(f"a system cannot be called {taken.pop()!r} here: choose another name")
     for k in systems: _check_pairs(sets[k], sets['input'])
     most = min(len(sets['target'])//2, len(sets['input']))
     n = most if n is None else n
@@ -766,7 +767,7 @@ def evaluate(
         row |= {(kid_ := extractor.label('KID', main)): k.value, f'{kid_} se': k.se}
         for d in dims:
             f = bootstrap(frechet_features, x[d], t[d], reps, seed=seed); label = extractor.label('FID', d)
-            row |= {label: f.value, f'{label} low': f.low, f'{label} high': f.high}
+            row |= {label: f.value, f'{label} low': max(f.low, 0.), f'{label} high': f.high}
         label = extractor.label('FID', main); to_input = frechet_features(x[main], i[main])
         row |= {f'weighted {label}': .8*row[label] + .2*to_input, f'{label} to input': to_input}
         p = precision_recall(x[main], t[main]); row |= {'precision': p.precision, 'recall': p.recall}

@@ -20,7 +20,7 @@ from . import __version__
 from .images import open_image, to_uint8
 from .system import Recipe, System, load_system_state, recipe_from_dict, recipe_to_dict, system_state
 
-# %% ../nbs/11_runs.ipynb #ed4d49f9
+# %% ../nbs/11_runs.ipynb #2d2d9076
 class RunError(ValueError):
     "A run, checkpoint or weights file that cannot be used; the message names it and the remedy"
 
@@ -35,7 +35,7 @@ def write_atomic(path:Path, data:bytes):
         os.replace(tmp, path)
     except OSError as e:
         tmp.unlink(missing_ok=True)
-        raise RunError(f"{path} could not be written ({e.strerror}): free some space there, or choose another folder for the run") from e
+        raise RunError(f"{path} could not be written ({e.strerror}): free some space there, or choose another folder") from e
 
 # %% ../nbs/11_runs.ipynb #9876e74b
 def save_weights(path:Path, system:System, dtype:torch.dtype=torch.bfloat16, **about):

@@ -207,7 +207,7 @@ class Trainer:
     @property
     def current_epoch(self) -> int: return min(self.step//self.pairs.steps + 1, getattr(self, "until", self.recipe.total_epochs))
 
-# %% ../nbs/14_training.ipynb #a1bc510e
+# %% ../nbs/14_training.ipynb #e9697a26
 def fit(self:Trainer, epochs:int=None) -> Run:
     "Train until `epochs` are complete (by default the recipe's schedule, or what an interrupted `fit` was asked for)"
     until = epochs or self.run.about.get("until") or self.recipe.total_epochs
@@ -238,7 +238,7 @@ def _loop(self:Trainer, came:list):
         epoch, k = divmod(self.step, S); epoch += 1
         self.system.set_lr(epoch, self.step + 1)
         b = self.pairs.batch(epoch, k)
-        terms = self.system.step(b.c, b.r, b.index)
+        terms = self.system.step(b.c, b.r, index=b.index)
         self.step += 1
         if self._note(self.meter.add, terms): [c.losses(self) for c in self.callbacks]
         now = time.monotonic()

@@ -9,7 +9,7 @@ __all__ = ['MARGIN', 'Direction', 'VIDEO_SUFFIXES', 'mirror_index', 'channel_aff
            'split_alpha', 'read_image', 'OneWay', 'load_reference', 'find_weights', 'load', 'TranslateError',
            'save_image', 'FolderReport', 'folder', 'VideoReport', 'video', 'translate_command']
 
-# %% ../nbs/13_translate.ipynb #c9621213
+# %% ../nbs/13_translate.ipynb #394144b9
 import io, math, os, pickle, threading, warnings
 from collections import deque
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 from .generator import Generator
-from .images import IMAGE_SUFFIXES, ImageError, _upright, list_images, open_image, resize, to_pil, to_tensor, to_uint8
+from .images import IMAGE_SUFFIXES, ImageError, upright, list_images, open_image, resize, to_pil, to_tensor, to_uint8
 from .runs import Run, RunError, load_weights, write_atomic
 from .system import Recipe, System
 
@@ -185,7 +185,7 @@ def _floats(self:Translator, x:torch.Tensor) -> torch.Tensor:
 
 Translator._translate, Translator._bytes, Translator._floats = _translate, _bytes, _floats
 
-# %% ../nbs/13_translate.ipynb #bbb8837e
+# %% ../nbs/13_translate.ipynb #3e84eadd
 def _see_through(im:Image.Image) -> bool: return im.mode in ("RGBA", "RGBa", "LA", "La", "PA") or ("transparency" in im.info and im.mode in ("P", "L", "RGB", "1"))
 
 
@@ -195,7 +195,7 @@ def split_alpha(im:Image.Image) -> tuple[Image.Image, Image.Image|None]:
     try: turned = im.getexif().get(0x0112, 1) != 1
     except Exception: turned = False
     if clear: im = (im.convert("LA") if im.mode == "La" else im).convert("RGBA")
-    if turned: im = _upright(im)
+    if turned: im = upright(im)
     return to_pil(im), im.getchannel("A") if clear else None
 
 
