@@ -130,9 +130,10 @@ def test_decisions_outlive(films, whole, tmp_path):
     with Catalogue(tmp_path/'c.sqlite') as c:
         c.merge(whole.path); df = c.frames(); gone, kept = df.index[df.kept][:3], df.index[~df.kept][:2]
         c.decide(gone, keep=False, who='ann'); c.decide(kept, keep=True, who='bob')
-        for t in (Thresholds(dark=.9), Thresholds(flat=.9, small=10**6), Thresholds(duplicate=0), Thresholds(licences=('CC*',))):
+        for t in (Thresholds(dark=.9), Thresholds(flat=.9, small=10**6), Thresholds(duplicate=0)):
             c.thresholds = t; now = c.frames(); assert not now.kept[gone].any() and now.kept[kept].all() and now.reason[gone].str.contains('ann').all()
         with Catalogue(tmp_path/'d.sqlite') as d: assert d.merge(c.path).frames().decision.value_counts().to_dict() == c.frames().decision.value_counts().to_dict()
+        assert c.counts(Thresholds(licences=('CC*',)))['kept'] == 0 and c.frames(Thresholds(licences=('CC*',))).reason[kept].eq('licence: none stated').all()   # but no licence is made up
         c.thresholds = Thresholds(dark=.9, picked=True); assert c.counts()['kept'] == 2
     with Catalogue(tmp_path/'c.sqlite') as c: assert c.thresholds == Thresholds(dark=.9, picked=True)
 

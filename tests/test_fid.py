@@ -185,10 +185,10 @@ def test_published_weights_are_known():
 @real
 def test_real_images_bf16_and_content():
     net, half = Inception(768, WEIGHTS), Inception(768, WEIGHTS, dtype=torch.bfloat16)
-    files = sorted((DATA/'photo/val').iterdir())[:6]
+    files = sorted((DATA/'photo/val').iterdir())[:3]
     a, b = (features(files, 768, extractor=o, cache=False) for o in (net, half))
     assert 0 < np.linalg.norm(a - b)/np.linalg.norm(a) < .02       # bf16 has 8 bits: measured .004 to .01
-    assert content(files, files, extractor=net) == pytest.approx(1, abs=1e-5) and .2 < content(files[:3], [Image.open(f) for f in files[3:]], extractor=net) < .9
+    assert content(files[:1], files[:1], extractor=net) == pytest.approx(1, abs=1e-5) and .2 < content(files[:1], [Image.open(files[1])], extractor=net) < .9
 
 @real
 def test_equals_the_command_of_pytorch_fid(tmp_path):

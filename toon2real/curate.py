@@ -26,7 +26,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from scipy import ndimage
 from .images import IMAGE_SUFFIXES, ImageError, grid, list_images, open_image, resize
 
-# %% ../nbs/02_curate.ipynb #0caff0c5
+# %% ../nbs/02_curate.ipynb #a9e6081c
 class CurateError(ValueError):
     "Something that cannot be curated. The message names the file or value, says what is wrong and what to do."
 
@@ -35,7 +35,7 @@ class Thresholds:
     "Every number of the filters. A catalogue keeps its own; assign `catalogue.thresholds` to change them."
     trim:float=.04      # share of a film's length that is marked at each end (opening and end titles)
     dark:float=.15      # a mean luma below this is too dark to see (0 black, 1 white)
-    flat:float=.04      # a standard deviation of luma below this is a near-constant frame (fades, blank cards)
+    flat:float=.04      # a contrast below this (standard deviation, of luma and of colour) is a near-constant frame (fades, blank cards)
     text:float=.3       # more than this of letters standing in rows is a title or credits (1: one row of letters fills the width with their heights)
     small:int=64        # a picture whose short side has fewer pixels, bars cut off
     duplicate:int=8     # at most this many of the 64 bits of the perceptual hash differ between near-duplicates ...
@@ -63,7 +63,7 @@ def black_bars(
         out += [lit[0]/n, (n - 1 - lit[-1])/n] if len(lit) else [.5, .5]
     return tuple(float(o) for o in out)
 
-# %% ../nbs/02_curate.ipynb #04c088d5
+# %% ../nbs/02_curate.ipynb #9d58a6d1
 def _ends(v, label, n):
     "First and one past the last value of each label, values in rising order (of several assignments to one place the last one holds)"
     a, b = np.empty(n, int), np.empty(n, int); a[label[::-1]] = v[::-1]; b[label] = v; return a, b + 1
@@ -88,6 +88,7 @@ def letters(
         gap = np.maximum.outer(x0, x0) - np.minimum.outer(x1, x1)
         near = ((diff(y1) <= off) | (diff(y0) <= off)) & (diff(h) <= .3*tall + .5) & (diff(level) < 20) & (gap >= -1) & (gap < 1.5*tall)
         np.fill_diagonal(near, False)
+        wide = x1 - x0 > .4*h; near &= ((near & wide).sum(1) + wide >= .6*(near.sum(1) + 1))[:, None]; near &= near.T
         middle = near.sum(1) >= 2; row = middle | (near & middle).any(1)
         boxes = list(zip(*(o[row].tolist() for o in (x0, y0, x1, y1))))
         if sum(b[3] - b[1] for b in boxes) > sum(b[3] - b[1] for b in best): best = boxes
@@ -523,7 +524,7 @@ def near_duplicates(
             else: kept[k], kept_hashes[k] = r, hashes[r]; k += 1
     return of, far
 
-# %% ../nbs/02_curate.ipynb #2135f592
+# %% ../nbs/02_curate.ipynb #893b8c97
 FILTERS = 'broken trim dark flat text small licence duplicate'.split()
 _SIDES = ['top', 'bottom', 'left', 'right']
 
@@ -535,7 +536,9 @@ def _within(df, t):
     film = np.where((df.kind == 'film').to_numpy()[:, None], least(df.film), 0)
     B = np.nan_to_num(np.fmax(film, np.fmin(even, other)), nan=0.); B[B < t.bars] = 0; B[(B[:, 0] + B[:, 1] > .5) | (B[:, 2] + B[:, 3] > .5)] = 0
     area = (1 - B[:, 0] - B[:, 1])*(1 - B[:, 2] - B[:, 3]); mean = df.luma/area
-    return df.assign(**dict(zip(_SIDES, B.T)), letterbox=B.any(1), luma=mean.clip(upper=1), contrast=np.sqrt(np.maximum((df.contrast**2 + df.luma**2)/area - mean**2, 0)))
+    tiny = np.frombuffer(b''.join(o or bytes(192) for o in df.tiny), np.uint8).reshape(-1, 8, 8, 3)[:, 1:-1, 1:-1].reshape(-1, 36, 3)
+    colour = (tiny.std(1)/255).max(1)    # of the middle of the 8 x 8 colours: a pale sky at dusk has little contrast but many colours
+    return df.assign(**dict(zip(_SIDES, B.T)), letterbox=B.any(1), luma=mean.clip(upper=1), contrast=np.maximum(np.sqrt(np.maximum((df.contrast**2 + df.luma**2)/area - mean**2, 0)), colour))
 
 def _marks(df, t):
     "{filter: (marked, how it is said)} of all filters but near-duplicates"
@@ -548,7 +551,7 @@ def _marks(df, t):
     yield 'small', np.minimum(w, h).round() < t.small, lambda r: f'small: {min(r.width*(1 - r.left - r.right), r.height*(1 - r.top - r.bottom)):.0f} < {t.small} pixels'
     if t.licences: yield 'licence', ~df.licence.map(lambda o: any(fnmatchcase(o.lower(), p.lower()) for p in t.licences)), lambda r: f"licence: {r.licence or 'none stated'}"
 
-# %% ../nbs/02_curate.ipynb #bdc5f76c
+# %% ../nbs/02_curate.ipynb #abc65857
 _QUERY = '''SELECT r.id, r.film, f.name source, f.kind, r.name, r.pts, r.time, f.duration, r.luma, r.contrast, r.text, r.cut, r.hash, r.top, r.bottom, r."left", r."right", r.tiny, r.stamp, coalesce(r.width, f.width) width,
     coalesce(r.height, f.height) height, r.error, f.licence, f.author, f.link, CASE WHEN r.split != '' THEN r.split WHEN f.split != '' THEN f.split ELSE 'train' END split, d.keep, d.who, d.at
     FROM frames r JOIN films f ON f.id=r.film LEFT JOIN decisions d ON d.film=r.film AND d.pts=r.pts AND d.name=r.name ORDER BY f.name, f.content, r.pts, r.name'''
@@ -560,12 +563,13 @@ def frames(self:Catalogue,
     t = thresholds or self.thresholds; df = pd.read_sql_query(_QUERY, self.db, index_col='id').fillna({'width': 0, 'height': 0}); n = len(df)
     still = df.kind == 'stills'; df['shot'] = np.where(still, np.arange(n), (df.cut > t.cut).groupby(df.film).cumsum()) if n else []
     df = _within(df, t) if n else df.assign(letterbox=False)
-    decision = df.keep.map({1: 'keep', 0: 'reject'}).fillna(''); marks, reasons = np.full(n, '', object), np.full(n, '', object)
+    decision = df.keep.map({1: 'keep', 0: 'reject'}).fillna(''); marks, reasons, firm = (np.full(n, '', object) for _ in range(3))
     def mark(name, rows, say):
         for i, r in zip(np.flatnonzero(rows), df[np.asarray(rows, bool)].itertuples()):
-            marks[i] += (',' if marks[i] else '') + name; reasons[i] += ('; ' if reasons[i] else '') + say(r)
+            marks[i] += (',' if marks[i] else '') + name; said = say(r); reasons[i] += ('; ' if reasons[i] else '') + said
+            if name in ('broken', 'licence'): firm[i] = said     # no decision by hand makes a picture readable, or free
     for m in _marks(df, t): mark(*m)
-    df['duplicate_of'] = 0; go = np.flatnonzero(((marks == '') | (decision != '').to_numpy()) & df.hash.notna().to_numpy())
+    df['duplicate_of'] = 0; go = np.flatnonzero(((marks == '') | (decision != '').to_numpy()) & (firm == ''))
     if len(go):
         tiny = np.frombuffer(b''.join(df.tiny.iloc[go]), np.uint8).reshape(len(go), -1)
         of, far = near_duplicates(df.hash.iloc[go].to_numpy(np.int64).view(np.uint64), tiny, t.duplicate, t.colour, (decision != '').iloc[go])
@@ -573,7 +577,7 @@ def frames(self:Catalogue,
         def say(r):
             j, bits = words[r.Index]; o = df.iloc[j]; return f"near-duplicate of {o.source} {o['name'] if o.kind == 'stills' else timecode(o.time)} ({bits} of 64 bits differ){', rejected by hand' if decision.iloc[j] == 'reject' else ''}"
         mark('duplicate', df.duplicate_of > 0, say)
-    for i in np.flatnonzero(decision != ''): reasons[i] = '' if decision.iloc[i] == 'keep' else f"rejected by hand ({df.who.iloc[i]}, {df['at'].iloc[i][:10]})"
+    for i in np.flatnonzero(decision != ''): reasons[i] = firm[i] if decision.iloc[i] == 'keep' else f"rejected by hand ({df.who.iloc[i]}, {df['at'].iloc[i][:10]})"
     if t.picked: reasons[(reasons == '') & (decision == '').to_numpy()] = 'not picked by hand'
     return df.drop(columns=['tiny', 'keep']).assign(timecode=np.where(still, '', df.time.fillna(0).map(timecode)), marks=marks, decision=decision, reason=reasons, kept=reasons == '')
 
@@ -586,7 +590,7 @@ def decide(self:Catalogue,
     frames,         # frame ids, or a part of the table that `frames()` gives
     keep:bool=True, # True: keep, False: reject, None: leave it to the filters again
     who:str=None):  # default: the user's name
-    "What a person says overrides every filter and outlives every change of thresholds"
+    "What a person says overrides every filter (but not the choice of licences) and outlives every change of thresholds"
     ids = [int(o) for o in (frames.index if isinstance(frames, pd.DataFrame) else np.atleast_1d(frames))]; who = who or getpass.getuser(); at = datetime.now(timezone.utc).isoformat(timespec='microseconds')
     with self.db:
         for i in ids:
@@ -747,7 +751,7 @@ def export(self:Catalogue,
 
 Catalogue.export = export
 
-# %% ../nbs/02_curate.ipynb #fc725aaf
+# %% ../nbs/02_curate.ipynb #e669d670
 def curate_command(
     catalogue:Path,            # the catalogue (SQLite); made if missing
     sources:tuple[Path, ...]=(), # films and folders of films and stills to add
@@ -780,7 +784,7 @@ def curate_command(
         if new: cat.thresholds = replace(cat.thresholds, **new)
         if merge: cat.merge(merge)
         if sources:
-            for r in cat.add(list(sources), every, processes, tuple(int(o) for o in m.groups()), keyframes, group, licence, author, link, progress).itertuples(): print(f'{r.status}: {r.what}')
+            for r in cat.add(list(sources), every, processes, tuple(int(o) for o in m.groups()), keyframes, group, licence, author, link, progress).itertuples(): print(f'{r.status}: {r.what}'.replace(f'{Path.cwd()}{os.sep}', ''))
         if val is not None: print(cat.split(val, seed, 'frame' if independent else 'film', again=True).to_string(index=False))
         df = cat.frames(); films = cat.films()
         print(f"{cat.path}: {len(films)} films ({', '.join(f'{n} {s}' for s, n in films.status.value_counts().items())})\n" + ', '.join(f'{k} {v}' for k, v in cat.counts().items()))

@@ -137,7 +137,7 @@ class MultiScaleDiscriminator(nn.Module):
             x = self.halve(x)
         return logits
 
-# %% ../nbs/10_unit.ipynb #9455ab9d
+# %% ../nbs/10_unit.ipynb #d71e6af3
 NOISES = ("dis_c", "dis_r", "gen_c", "gen_r", "gen_cyc_r", "gen_cyc_c")   # a step's draws, in order of use
 
 
@@ -170,10 +170,9 @@ class UNIT(System):
         c:torch.Tensor,         # cartoons, N x 3 x H x W in [-1, 1]
         r:torch.Tensor,         # photos, likewise
         noise=None,             # six tensors of the codes' shape, in the order of `NOISES`; by default drawn for the samples' numbers
-        index:np.ndarray=None,  # global sample numbers, as in `System.step`, where they come third: an array there is taken for them
+        index:np.ndarray=None,  # global sample numbers, as in `System.step`
     ) -> dict[str, torch.Tensor]:  # loss terms without their weights, and both totals
         "One whole optimisation step: discriminators, then encoders and decoders"
-        if isinstance(noise, np.ndarray): noise, index = None, noise
         self._given = None if noise is None else self._check_noise(list(noise), c)
         try: return super().step(c, r, index)
         finally: self._given = None
