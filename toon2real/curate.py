@@ -751,32 +751,69 @@ def export(self:Catalogue,
 
 Catalogue.export = export
 
-# %% ../nbs/02_curate.ipynb #e669d670
+# %% ../nbs/02_curate.ipynb #f36a443f
 def curate_command(
-    catalogue:Path,            # the catalogue (SQLite); made if missing
-    sources:tuple[Path, ...]=(), # films and folders of films and stills to add
-    every:float=1.,            # seconds between two sampled frames
-    processes:int=1,           # films read at the same time
-    shard:str='1/1',           # read only part i/n of the files; merge the catalogues afterwards
-    keyframes:bool=False,      # look at key frames only: several times faster
-    group:str|None=None,       # for stills: regex that finds the film's name in a file name
-    licence:str='', author:str='', link:str='',  # of the sources added now
-    merge:tuple[Path, ...]=(), # other catalogues to take over
+    catalogue:Path,
+    /,
+    sources:tuple[Path, ...]=(),
+    every:float=1.,
+    processes:int=1,
+    shard:str='1/1',
+    keyframes:bool=False,
+    group:str|None=None,
+    licence:str='', author:str='', link:str='',
+    merge:tuple[Path, ...]=(),
     trim:float|None=None, dark:float|None=None, flat:float|None=None, text:float|None=None, small:int|None=None, duplicate:int|None=None, colour:float|None=None,
-    cut:float|None=None, bars:float|None=None,   # thresholds to change; they stay with the catalogue
-    picked:bool|None=None,     # only what was kept by hand goes into the set
-    licences:tuple[str, ...]|None=None, # only these licences go into the set, such as CC*
-    val:float|None=None,       # split by film with this share for validation
-    seed:int=0,                # of the split
-    independent:bool=False,    # stills that have nothing to do with each other: split image by image
-    sheet:Path|None=None,      # write kept.jpg and rejected.jpg (thumbnails with reasons) into this folder
-    export:Path|None=None,     # write the kept frames and manifest.csv into this folder
-    side:int=128,              # pixels of exported frames
-    how:str='crop',            # crop, short or squash
-    reasons:Path|None=None,    # write every frame with its scores and the reason why it is left out (CSV)
+    cut:float|None=None, bars:float|None=None,
+    picked:bool|None=None,
+    licences:tuple[str, ...]|None=None,
+    val:float|None=None,
+    seed:int=0,
+    independent:bool=False,
+    sheet:Path|None=None,
+    export:Path|None=None,
+    side:int=128,
+    how:str='crop',
+    reasons:Path|None=None,
     progress:bool=True,
 ) -> None:
-    "Films and stills into a catalogue, filters, splits, and a folder ready for training"
+    """Films and stills into a catalogue, filters, splits, and a folder ready for training.
+
+    Nothing is deleted: each frame that is left out has a reason. Thresholds stay with the catalogue and can be changed without reading the films again.
+
+    Args:
+        catalogue: The catalogue, an SQLite file; made if missing.
+        sources: Films, and folders of films and stills, to add. Those that were read before are not read again.
+        every: Seconds between two sampled frames.
+        processes: Films read at the same time.
+        shard: Read only part i/n of the files; merge the catalogues afterwards.
+        keyframes: Look at key frames only, several times faster.
+        group: For stills, a regular expression that finds the film's name in a file name.
+        licence: Licence of the sources added now; it goes into the manifest.
+        author: Their author.
+        link: Where they come from.
+        merge: Other catalogues to take over.
+        trim: Threshold: share of a film left out at both ends.
+        dark: Threshold: mean luma under which a frame is dark.
+        flat: Threshold: contrast under which a frame is a fade.
+        text: Threshold: score above which a frame is a title or credits.
+        small: Threshold: pixels of the short side.
+        duplicate: Threshold: differing bits of the perceptual hash.
+        colour: Threshold: colour distance of duplicates.
+        cut: Threshold: change between frames that begins a shot.
+        bars: Threshold of letterbox bars.
+        picked: Only what was kept by hand goes into the set.
+        licences: Only these licences go into the set, such as CC*.
+        val: Split by film, with this share for validation.
+        seed: Of the split.
+        independent: Stills that have nothing to do with each other are split image by image.
+        sheet: Write kept.jpg and rejected.jpg, thumbnails with reasons, into this folder.
+        export: Write the kept frames and manifest.csv into this folder.
+        side: Pixels of exported frames.
+        how: crop, short or squash.
+        reasons: Write every frame with its scores and the reason why it is left out into this CSV file.
+        progress: Show progress.
+    """
     m = re.fullmatch(r'(\d+)/(\d+)', shard)
     if not m: raise CurateError(f"shard={shard}: write it as i/n, such as 1/4")
     with Catalogue(catalogue) as cat:
