@@ -84,3 +84,23 @@ print("kills", kills)
 def test_killed_runs_equal_the_unbroken_one(tmp_path, mode, system):
     r = subprocess.run([sys.executable, "-c", HARNESS, str(tmp_path), mode, system], capture_output=True, text=True, timeout=300)
     assert r.returncode == 0, r.stdout + r.stderr[-4000:]
+
+
+def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
+    "The command line, interrupted: it says what to do, ends with 130, and the resumed run has every step"
+    import signal, time
+    from toon2real.runs import Run
+    from toon2real.scenes import write_scenes
+    for kind in ("cartoon", "photo"): write_scenes(tmp_path/kind, 30, kind, side=72)
+    command = [sys.executable, "-c", "import sys; from toon2real.cli import main; sys.exit(main())", "train"]
+    p = subprocess.Popen([*command, "--cartoon", tmp_path/"cartoon", "--photo", tmp_path/"photo", "--run", tmp_path/"run", "--save-minutes", "0", "toon2real",
+                          *"--width 8 --blocks 1 --side 64 --epochs 1 --decay-epochs 1".split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("run/checkpoints/step-0000000[3-9].safetensors")) and time.monotonic() < deadline and p.poll() is None: time.sleep(.02)
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=120)
+    assert p.returncode == 130 and "Trainer.resume" in err, out + err
+    run = Run(tmp_path/"run")
+    assert 3 <= run.checkpoint_steps[-1] < 60
+    assert subprocess.run([*command, "--resume", tmp_path/"run"], capture_output=True).returncode == 0
+    assert run.history.step.tolist() == [30, 60]

@@ -494,7 +494,7 @@ def about(self:Catalogue,
 
 Catalogue.add, Catalogue.forget, Catalogue.about = add, forget, about
 
-# %% ../nbs/02_curate.ipynb #48d60935
+# %% ../nbs/02_curate.ipynb #e062f3a7
 def near_duplicates(
     hashes,          # uint64, n, in order of preference
     tiny,            # uint8, n x 192: 8 x 8 RGB
@@ -502,26 +502,27 @@ def near_duplicates(
     never=None,      # bool, n: these are no duplicates whatever they look like
 ):                   # (index of the earlier one or -1, bits that differ), int n
     "For each picture the nearest earlier one that is no duplicate itself, if it is near enough"
-    n, block = len(hashes), 128; hashes, tiny = np.ascontiguousarray(hashes, np.uint64), np.ascontiguousarray(tiny, np.uint8).reshape(n, -1)
-    of, far = np.full(n, -1), np.zeros(n, int); never = np.zeros(n, bool) if never is None else np.asarray(never, bool)
-    kept, k = np.empty(n, int), 0; kept_hashes = np.empty(n, np.uint64)
-    def match(rows, cols, ch):      # pairs (row, col, bits) that are near in hash and in colour
-        found = []
+    n, block = len(hashes), 256; hashes, tiny = np.ascontiguousarray(hashes, np.uint64), np.ascontiguousarray(tiny, np.uint8).reshape(n, -1)
+    of, far = np.full(n, -1), np.zeros(n, int); never = np.zeros(n, bool) if never is None else np.asarray(never, bool); none = np.empty(0, int)
+    level = (tiny.mean(1)//max(colour*255, 1)).astype(int) if n else none; kept = {}     # near in colour means near in mean: only three neighbouring levels are compared
+    def match(rows, cols):      # (row, col, bits) of the pairs that are near in hash and in colour
         for o in range(0, len(cols), 4096):
-            d = _popcount(hashes[rows][:, None]^ch[o:o + 4096]); r, c = np.nonzero(d <= bits); found.append((rows[r], cols[o + c], d[r, c].astype(int)))
-        r, c, d = (np.concatenate(o) for o in zip(*found)) if found else (np.empty(0, int),)*3
-        near = np.concatenate([np.abs(tiny[r[o:o + 9999]].astype(np.int16) - tiny[c[o:o + 9999]]).mean(1) for o in range(0, len(r), 9999)] or [np.empty(0)]) <= colour*255
-        return r[near], c[near], d[near]
+            d = _popcount(hashes[rows][:, None]^hashes[cols[o:o + 4096]]); r, c = np.nonzero(d <= bits); d = d[r, c]; r, c = rows[r], cols[o + c]
+            for k in range(0, len(r), 9999):
+                a, b = r[k:k + 9999], c[k:k + 9999]; near = np.abs(tiny[a].astype(np.int16) - tiny[b]).mean(1) <= colour*255
+                yield from zip(a[near].tolist(), b[near].tolist(), d[k:k + 9999][near].tolist())
     for i in range(0, n, block):
-        rows = np.arange(i, min(i + block, n)); best = {}
-        for r, c, d in zip(*match(rows, kept[:k], kept_hashes[:k])): best[r] = min(best.get(r, (65, 0)), (d, c))
-        inner = {}
-        for r, c, d in zip(*match(rows, rows, hashes[rows])):
-            if c < r: inner.setdefault(r, []).append((d, c))
-        for r in rows:
-            best[r] = min([best.get(r, (65, -1))] + [o for o in inner.get(r, ()) if of[o[1]] < 0])
-            if best[r][0] <= bits and not never[r]: far[r], of[r] = best[r]
-            else: kept[k], kept_hashes[k] = r, hashes[r]; k += 1
+        rows = np.arange(i, min(i + block, n)); best, inner, new = {}, {}, {}
+        for v in np.unique(level[rows]):
+            mine = rows[level[rows] == v]
+            for r, c, d in match(mine, np.concatenate([kept.get(v + k, none) for k in (-1, 0, 1)])): best[r] = min(best.get(r, (65, -1)), (d, c))
+            for r, c, d in match(mine, rows[abs(level[rows] - v) <= 1]):
+                if c < r: inner.setdefault(r, []).append((d, c))
+        for r in rows.tolist():
+            d, c = min([best.get(r, (65, -1))] + [o for o in inner.get(r, ()) if of[o[1]] < 0])
+            if c >= 0 and not never[r]: far[r], of[r] = d, c
+            else: new.setdefault(level[r], []).append(r)
+        for v, o in new.items(): kept[v] = np.append(kept.get(v, none), o)
     return of, far
 
 # %% ../nbs/02_curate.ipynb #893b8c97

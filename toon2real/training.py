@@ -207,7 +207,7 @@ class Trainer:
     @property
     def current_epoch(self) -> int: return min(self.step//self.pairs.steps + 1, getattr(self, "until", self.recipe.total_epochs))
 
-# %% ../nbs/14_training.ipynb #e9697a26
+# %% ../nbs/14_training.ipynb #364dfa90
 def fit(self:Trainer, epochs:int=None) -> Run:
     "Train until `epochs` are complete (by default the recipe's schedule, or what an interrupted `fit` was asked for)"
     until = epochs or self.run.about.get("until") or self.recipe.total_epochs
@@ -219,6 +219,7 @@ def fit(self:Trainer, epochs:int=None) -> Run:
     self.run.update(until=until)
     self.run.truncate(self.step//self.pairs.steps)
     with lock, _determinism(self.options["deterministic"]), interruptible() as came:
+        self.stopped = False
         try: self._loop(came)
         finally:
             for c in self.callbacks: c.end(self)
@@ -234,7 +235,7 @@ def _loop(self:Trainer, came:list):
     S, o = self.pairs.steps, self.options
     saved = looked = mark = time.monotonic()
     if self.step == 0 and not self.run.sample_epochs: self.run.save_samples(0, translate_samples(self.system, *self.fixed))
-    while self.step < self.until*S and not came:
+    while self.step < self.until*S and not (came or self.stopped):
         epoch, k = divmod(self.step, S); epoch += 1
         self.system.set_lr(epoch, self.step + 1)
         b = self.pairs.batch(epoch, k)
@@ -246,7 +247,7 @@ def _loop(self:Trainer, came:list):
         if self.step % S == 0: self._end_epoch(epoch); saved = looked = mark = time.monotonic()
         elif now - saved > 60*o["save_minutes"]: self.save(); saved = mark = time.monotonic()
         elif now - looked > 60: self._preview(); looked = mark = time.monotonic()
-    if came or self.run.checkpoint_steps[-1:] != [self.step]: self.save()
+    if self.run.checkpoint_steps[-1:] != [self.step]: self.save()
 
 
 def _note(self:Trainer, read, *args):
@@ -260,6 +261,11 @@ def _note(self:Trainer, read, *args):
 def _last_words(self:Trainer, step, what):
     return (f"step {step} (epoch {(step - 1)//self.pairs.steps + 1}): {what}. The last good checkpoint is step {(self.run.checkpoint_steps or [0])[-1]} in {self.run.path}; "
             f"training on from it repeats this, so begin a new run with a lower lr (now {self.recipe.lr}) or precision='float32', if you like with init_from={str(self.run.path)!r}")
+
+
+def stop(self:Trainer):
+    "For callbacks: finish the step under way, save, and let `fit` return"
+    self.stopped = True
 
 
 def save(self:Trainer):
@@ -313,7 +319,7 @@ def _determinism(on:bool):
     try: yield
     finally: torch.use_deterministic_algorithms(old[0]); torch.backends.cudnn.benchmark = old[1]
 
-for f in (fit, _loop, _note, _last_words, save, _end_epoch, _preview, _watch): setattr(Trainer, f.__name__, f)
+for f in (fit, stop, _loop, _note, _last_words, save, _end_epoch, _preview, _watch): setattr(Trainer, f.__name__, f)
 
 # %% ../nbs/14_training.ipynb #20d15d74
 @classmethod
