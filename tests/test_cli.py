@@ -63,7 +63,8 @@ def test_errors_in_one_line(args, code, text, capsys, tmp_path, monkeypatch):
 
 def test_usage(capsys):
     assert main(["--version"]) == 0 and main([]) == 2 and main(["--help"]) == 0
-    assert all(c in capsys.readouterr().out for c in COMMANDS)
+    text = capsys.readouterr().out
+    assert all(c in text for c in COMMANDS)
     for c in COMMANDS:
         with pytest.raises(SystemExit) as e: main([c, "--help"])
         assert e.value.code == 0 and "usage: toon2real" in capsys.readouterr().out

@@ -37,8 +37,9 @@ def test_killed_while_building(tmp_path):
     for i in range(6):
         p = child(f"from toon2real.data import _open_files; print('go', flush=True); _open_files({str(src)!r}, 143, 'squash', {str(cache)!r}, {1 + i % 2}, False)", stdout=subprocess.PIPE, start_new_session=True)
         assert p.stdout.readline() == b"go\n"
-        time.sleep(rng.uniform(0, .3))
-        os.killpg(p.pid, signal.SIGKILL); p.communicate()
+        while p.poll() is None and not list(cache.glob("*/.tmp-*")): time.sleep(.001)
+        time.sleep(rng.uniform(0, .05))
+        p.kill() if p.poll() is not None else os.killpg(p.pid, signal.SIGKILL); p.communicate()
         partial += bool(list(cache.glob("*/.tmp-*")))
         for f in cache.glob("*/[0-9a-f]*/images.npy"): assert data._read(f.parent).hash == want        # what has a build's name is whole
     assert partial, "no kill struck a build at work: the test tested nothing"

@@ -17,7 +17,7 @@ from toon2real.training import Trainer
 
 work, mode, system = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 k = (toon2real if system == "toon2real" else unit).tiny(width=8, blocks=1, epochs=2, decay_epochs=1, **(dict(pool=4) if system == "toon2real" else {}))
-n = 14 if mode == "random" else 5
+n = 14 if mode == "random" else 3
 c, r = scenes(n, seed=0, side=72, kind="cartoon"), scenes(n - 1, seed=100, side=72, kind="photo")
 
 def train(path, die_at=None):
@@ -54,7 +54,7 @@ if mode == "random":
         if code == 0: break
         kills += 1
 else:
-    for die_at in range(0, 1000, 3):            # every third rename, each in a run of its own that is then resumed
+    for die_at in range(0, 1000, 5):            # every fifth rename, each in a run of its own that is then resumed
         path = work/f"cut{die_at}"
         code = end(child(path, die_at))
         if code == 0: break

@@ -63,16 +63,16 @@ def black_bars(
         out += [lit[0]/n, (n - 1 - lit[-1])/n] if len(lit) else [.5, .5]
     return tuple(float(o) for o in out)
 
-# %% ../nbs/02_curate.ipynb #9d58a6d1
+# %% ../nbs/02_curate.ipynb #46a35750
 def _ends(v, label, n):
     "First and one past the last value of each label, values in rising order (of several assignments to one place the last one holds)"
     a, b = np.empty(n, int), np.empty(n, int); a[label[::-1]] = v[::-1]; b[label] = v; return a, b + 1
 
 def _shapes(luma, mask):
     "Letter-like connected shapes of a mask: boxes x0, x1, y0, y1, and level"
-    label, n = ndimage.label(mask); H, W = luma.shape
+    label = np.empty(mask.shape, np.uint16); n = ndimage.label(mask, output=label); H, W = luma.shape     # 320 x 320 pixels have at most 51,200 shapes
     if n < 3: return None
-    i = np.flatnonzero(label); l = label.ravel()[i] - 1; y0, y1 = _ends(i//W, l, n); across = np.ascontiguousarray(label.T).ravel(); j = np.flatnonzero(across); x0, x1 = _ends(j//H, across[j] - 1, n); w, h = x1 - x0, y1 - y0
+    i = np.flatnonzero(mask); l = label.ravel()[i] - 1; y0, y1 = _ends(i//W, l, n); across = np.ascontiguousarray(label.T).ravel(); j = np.flatnonzero(across); x0, x1 = _ends(j//H, across[j] - 1, n); w, h = x1 - x0, y1 - y0
     area = np.bincount(l, minlength=n); level = np.bincount(l, luma.ravel()[i], n)/area
     ok = (h >= 4) & (h <= H/4) & (w <= 1.6*h) & (w >= .12*h) & (area > .2*w*h) & (area < .97*w*h) & (x0 > 0) & (y0 > 0) & (x1 < W) & (y1 < H)
     return [o[ok] for o in (x0, x1, y0, y1, level)] if 3 <= ok.sum() <= 600 else None
@@ -108,7 +108,7 @@ def phash(im:Image.Image) -> int:
 
 _popcount = getattr(np, 'bitwise_count', None) or (lambda a: np.unpackbits(np.ascontiguousarray(a)[..., None].view(np.uint8), axis=-1).sum(-1))  # NumPy 1 has none
 
-# %% ../nbs/02_curate.ipynb #6056b0f0
+# %% ../nbs/02_curate.ipynb #88b261b0
 def look(
     im:Image.Image, # RGB; scored at a long side of at most 320 pixels
     enlarge:bool=False, # look for letters at 320 pixels even if the picture is smaller (films of low resolution; stills are judged as they are)
@@ -120,11 +120,9 @@ def look(
 
 def histogram(im:Image.Image) -> np.ndarray:
     "Shares of 216 colours (6 levels a channel) in a picture, each pixel shared among neighbouring levels"
-    x = np.asarray(im.resize((32, 18), Image.Resampling.BOX), float).reshape(-1, 3)*(5/255); lo = np.minimum(x.astype(int), 4); f = x - lo; h = np.zeros(216)
-    for c in range(8):
-        bits = np.array([c >> 2 & 1, c >> 1 & 1, c & 1])
-        h += np.bincount((lo + bits)@[36, 6, 1], np.where(bits, f, 1 - f).prod(1), 216)
-    return h/len(x)
+    x = np.asarray(im.resize((32, 18), Image.Resampling.BOX), float).reshape(-1, 3)*(5/255); lo = np.minimum(x.astype(int), 4); r, g, b = np.stack([1 - x + lo, x - lo], -1).transpose(1, 0, 2)
+    w = r[:, :, None, None]*g[:, None, :, None]*b[:, None, None, :]; colour = (lo@[36, 6, 1])[:, None] + [0, 1, 6, 7, 36, 37, 42, 43]
+    return np.bincount(colour.ravel(), w.ravel(), 216)/len(x)
 
 def change(
     a:np.ndarray, b:np.ndarray, # histograms of two pictures

@@ -8,10 +8,10 @@ Docs: https://toon2real.github.io/toon2real/images.html.md"""
 __all__ = ['IMAGE_SUFFIXES', 'MAX_PIXELS', 'FILTERS', 'ImageError', 'upright', 'open_image', 'list_images', 'to_tensor',
            'to_uint8', 'to_pil', 'resize', 'grid', 'jpeg_bytes', 'png_bytes', 'show']
 
-# %% ../nbs/00_images.ipynb #37eeedac
+# %% ../nbs/00_images.ipynb #b52f3dce
 import io, math, os, re
 from pathlib import Path
-import numpy as np, torch
+import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 # %% ../nbs/00_images.ipynb #3758e1d7
@@ -102,12 +102,13 @@ def list_images(
     if not found: raise ImageError(f"{folder}: no images here{' or below' if recursive else ''}: looked for {' '.join(sorted(IMAGE_SUFFIXES))}")
     return sorted(found, key=lambda p: _natural(p.relative_to(folder)))
 
-# %% ../nbs/00_images.ipynb #75a2001d
+# %% ../nbs/00_images.ipynb #a292bef2
 def to_tensor(
     image,       # PIL image, uint8 array H x W x 3 or N x H x W x 3, or a list of them of one size
     device=None, # where the tensor shall live
-) -> torch.Tensor: # float32 in [-1, 1], 3 x H x W or N x 3 x H x W, contiguous
+) -> "torch.Tensor": # float32 in [-1, 1], 3 x H x W or N x 3 x H x W, contiguous
     "Pixels to what a network reads: `x / 127.5 - 1`, channels first. Bytes are moved to the device before they become four times as large."
+    import torch
     if isinstance(image, (list, tuple)): return torch.stack([to_tensor(o, device) for o in image])
     a = np.asarray(image.convert('RGB') if isinstance(image, Image.Image) else image)
     if a.dtype != np.uint8: raise ImageError(f"to_tensor got {a.dtype} pixels: it takes uint8 from 0 to 255 (a float image in [-1, 1] only needs torch.from_numpy)")
@@ -115,11 +116,12 @@ def to_tensor(
     x = torch.tensor(a, device=device).movedim(-1, -3)
     return x.to(torch.float32, memory_format=torch.contiguous_format).contiguous().div_(127.5).sub_(1)
 
-# %% ../nbs/00_images.ipynb #7bc2fc43
+# %% ../nbs/00_images.ipynb #d1554cee
 def to_uint8(
-    x:torch.Tensor,  # floating point in [-1, 1] (clipped), 3 x H x W or N x 3 x H x W, on any device
+    x:"torch.Tensor",  # floating point in [-1, 1] (clipped), 3 x H x W or N x 3 x H x W, on any device
 ) -> np.ndarray:     # uint8, H x W x 3 or N x H x W x 3
     "The inverse of `to_tensor`, exact on all 256 levels. `ImageError` on NaN, integers or another shape."
+    import torch
     if not torch.is_floating_point(x): raise ImageError(f"to_uint8 got a {x.dtype} tensor: it takes floating point in [-1, 1] (to_tensor makes it from bytes)")
     if x.ndim not in (3, 4) or x.shape[-3] != 3: raise ImageError(f"to_uint8 got a tensor of shape {tuple(x.shape)}: it takes 3 x H x W or N x 3 x H x W")
     x = x.detach().float()
@@ -127,11 +129,11 @@ def to_uint8(
     x = ((x + 1)*127.5).clamp(0, 255).round().to(torch.uint8)
     return x.movedim(-3, -1).contiguous().cpu().numpy()
 
-# %% ../nbs/00_images.ipynb #ac0cbee0
+# %% ../nbs/00_images.ipynb #8fc6c53f
 def _list(images) -> list[Image.Image]:
     "One or many images of any kind as a list of RGB PIL images"
     if isinstance(images, Image.Image): return [images if images.mode == 'RGB' else _to_rgb(images)]
-    if isinstance(images, torch.Tensor): images = to_uint8(images)
+    if hasattr(images, 'is_floating_point'): images = to_uint8(images)      # a tensor: torch is imported only where tensors are
     if isinstance(images, np.ndarray):
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
             raise ImageError(f"an array of {images.dtype} and shape {images.shape} is no image: uint8 H x W x 3 or N x H x W x 3 is (pass float images as a tensor in [-1, 1])")
