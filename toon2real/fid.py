@@ -395,7 +395,7 @@ class Inception(nn.Module):
         for d, x in self._taps(images):
             if d == dims: return x.float()
 
-# %% ../nbs/12_fid.ipynb #efc8758c
+# %% ../nbs/12_fid.ipynb #71836aa2
 def _moments(b):
     "log spread, log tail weight and skew of each channel-flattened band"
     b = b.flatten(1); b = b - b.mean(1, keepdim=True); s = (b.square().mean(1) + 1e-4).sqrt()
@@ -418,7 +418,7 @@ def _spectrum(y, side):
 
 @torch.inference_mode()
 def _simple(images, side=64) -> torch.Tensor:
-    x = torch.as_tensor(images).movedim(-1, 1).float()/255
+    x = torch.as_tensor(images if isinstance(images, torch.Tensor) else np.array(images)).movedim(-1, 1).float()/255
     if x.shape[-2:] != (side, side): x = F.interpolate(x, size=(side, side), mode='bilinear', antialias=True)
     y = (x*x.new_tensor([.299, .587, .114])[:, None, None]).sum(1, keepdim=True)
     uv = torch.cat([x[:, 2:] - y, x[:, :1] - y], 1)
