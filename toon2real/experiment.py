@@ -64,10 +64,10 @@ def translate_all(system:System, images:np.ndarray, batch:int=16) -> np.ndarray:
     device = next(system.parameters()).device
     return np.concatenate([to_uint8(system.to_photo(to_tensor(x).to(device))) for x in np.array_split(images, max(1, len(images)//batch))])
 
-# %% ../nbs/15_experiment.ipynb #e13a9aad
+# %% ../nbs/15_experiment.ipynb #e63510ca
 def quickstart(
     out:Path="quickstart",      # folder for data, runs, table and pictures
-    images:int=300,             # training pictures in each domain
+    images:int=200,             # training pictures in each domain
     val:int=100,                # validation pairs
     recipes:Iterable[Recipe]=None,  # by default the three systems, shrunk
     progress:bool=True,
