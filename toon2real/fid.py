@@ -8,7 +8,7 @@ Docs: https://toon2real.github.io/toon2real/fid.html.md"""
 __all__ = ['DIMS', 'OFFICIAL', 'frechet_distance', 'frechet_features', 'FeatureStats', 'statistics', 'KID', 'kernel_distance',
            'PrecisionRecall', 'precision_recall', 'Interval', 'bootstrap', 'subsample', 'Extrapolation', 'extrapolate',
            'inception_layers', 'WeightsMissing', 'find_weights', 'Inception', 'simple_features', 'SimpleFeatures',
-           'ImageSet', 'cache_dir', 'extractor_for', 'best_extractor', 'features', 'Score', 'fid', 'kid', 'WeightedFID',
+           'ImageSet', 'extractor_for', 'best_extractor', 'features', 'Score', 'fid', 'kid', 'WeightedFID',
            'weighted_fid', 'content', 'evaluate']
 
 # %% ../nbs/12_fid.ipynb #dc920541
@@ -21,7 +21,8 @@ import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-# %% ../nbs/12_fid.ipynb #97757b6c
+# %% ../nbs/12_fid.ipynb #2c2baeb5
+from .data import cache_folder
 from .images import ImageError, list_images, open_image, to_uint8
 
 # %% ../nbs/12_fid.ipynb #d0608fb5
@@ -511,12 +512,7 @@ class ImageSet:
         items = (o if isinstance(o, (str, os.PathLike)) else np.asarray(self._pixels(o)) for o in self.items)
         return hashlib.sha256(b''.join(map(one, items))).hexdigest()
 
-# %% ../nbs/12_fid.ipynb #4748310c
-def cache_dir() -> Path:
-    "$TOON2REAL_CACHE, else toon2real in $XDG_CACHE_HOME, else ~/.cache/toon2real"
-    if d := os.environ.get('TOON2REAL_CACHE'): return Path(d).expanduser()
-    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'toon2real'
-
+# %% ../nbs/12_fid.ipynb #5a97ba4d
 def _load(path):
     try: return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError): return None      # absent or damaged: compute (again)
@@ -579,13 +575,13 @@ def _parallel(source, extractor, batch, n, total):
         parts = [pool.submit(_worker, source, extractor, batch, i, n, max(torch.get_num_threads()//n, 1)) for i in range(n)]
         return _merge([o.result() for o in parts], total)
 
-# %% ../nbs/12_fid.ipynb #40f60ca3
+# %% ../nbs/12_fid.ipynb #fca9730c
 def features(
     source,               # images in any form that `ImageSet` takes, or N x D features, which are returned as they are
     dims=None,            # 64, 192, 768 or 2048 (default: as deep as the weights go), "simple", or a tuple of depths: then a dict is returned
     weights=None,         # see `find_weights`
     extractor=None,       # an `Inception`, `SimpleFeatures` or the like, instead of building one
-    cache:bool=None,      # keep and look up under `cache_dir()` (default: for folders, files, memory maps and domains)
+    cache:bool=None,      # keep and look up under `data.cache_folder()` (default: for folders, files, memory maps and domains)
     batch:int=None,       # images at a time (default: 16 on a CPU, 128 on CUDA)
     device=None, dtype=torch.float32, download:bool=None,
     shard=(0, 1),         # (i, n): rows i, i+n, ... only; "dist": each process of torch.distributed its share, then all rows everywhere (call it on every rank)
@@ -602,7 +598,7 @@ def features(
     cache = images.stored if cache is None else cache
     out = {}
     if cache:
-        where, digest = cache_dir()/'features', images.digest()
+        where, digest = cache_folder()/'features', images.digest()
         part = '' if (i, n) == (0, 1) or dist else f'-{i}of{n}'
         def file(d): return where/f'{digest[:32]}{part}-{extractor.key(d)}.npy'
         out = {d: x for d in want if (x := _load(file(d))) is not None and len(x) == (len(images) if dist else len(range(i, len(images), n)))}

@@ -148,7 +148,7 @@ def choose_precision(precision:str, device:torch.device) -> str:
     if device.type == "cuda": return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bf16" if device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() else "float32"
 
-# %% ../nbs/14_training.ipynb #2f3229cb
+# %% ../nbs/14_training.ipynb #e8f2325d
 class Trainer:
     "Trains a system on two domains and keeps the run"
     def __init__(self,
@@ -176,7 +176,7 @@ class Trainer:
         self._setup(system, cartoon, photo, val, device, options, progress, callbacks)
         if init_from is not None: self._init_from(init_from)
         self.run = Run.create(run, self.recipe, system=system, options=self.options, data=self._data(), init_from=str(init_from) if init_from is not None else None, environment=environment(self.device))
-        self.step, self.meter, self.seconds = 0, self._meter(), 0.
+        self.step, self.newest, self.meter, self.seconds = 0, 0, self._meter(), 0.
 
     def _setup(self, system, cartoon, photo, val, device, options, progress, callbacks):
         self.recipe = k = system.recipe
@@ -207,18 +207,19 @@ class Trainer:
     @property
     def current_epoch(self) -> int: return min(self.step//self.pairs.steps + 1, getattr(self, "until", self.recipe.total_epochs))
 
-# %% ../nbs/14_training.ipynb #364dfa90
+# %% ../nbs/14_training.ipynb #253e2c9f
 def fit(self:Trainer, epochs:int=None) -> Run:
     "Train until `epochs` are complete (by default the recipe's schedule, or what an interrupted `fit` was asked for)"
-    until = epochs or self.run.about.get("until") or self.recipe.total_epochs
+    until = epochs if epochs is not None else self.run.about.get("until", self.recipe.total_epochs)
     if not 1 <= until <= self.recipe.total_epochs: raise ValueError(f"epochs={until}, but the recipe's schedule has 1 to {self.recipe.total_epochs}: change its epochs and decay_epochs")
-    lock = FileLock(self.run.path/".lock")
+    self.until, lock = until, FileLock(self.run.path/".lock")
+    if self.step >= until*self.pairs.steps: return self.run
     try: lock.acquire(timeout=0)
     except Timeout: raise RunError(f"{self.run.path} is being trained by another process: wait for it, or choose another name") from None
-    self.until = until
-    self.run.update(until=until)
-    self.run.truncate(self.step//self.pairs.steps)
     with lock, _determinism(self.options["deterministic"]), interruptible() as came:
+        if self.run.checkpoint_steps[-1] != self.newest: raise RunError(f"{self.run.path} has gone on to step {self.run.checkpoint_steps[-1]} since this trainer left it: use Trainer.resume({str(self.run.path)!r})")
+        self.run.update(until=until)
+        self.run.truncate(self.step//self.pairs.steps)
         self.stopped = False
         try: self._loop(came)
         finally:
@@ -273,6 +274,7 @@ def save(self:Trainer):
     self._note(self.meter.read)
     if bad := [n for n, p in self.system.named_parameters() if not torch.isfinite(p).all()]: raise Diverged(self._last_words(self.step, f"{bad[0]} is not finite"))
     self.run.save_checkpoint(self.system, self.step, meter=self.meter.state(), seconds=torch.tensor(self.seconds, dtype=torch.float64))
+    self.newest = self.step
 
 
 def _end_epoch(self:Trainer, epoch:int):
@@ -321,7 +323,7 @@ def _determinism(on:bool):
 
 for f in (fit, stop, _loop, _note, _last_words, save, _end_epoch, _preview, _watch): setattr(Trainer, f.__name__, f)
 
-# %% ../nbs/14_training.ipynb #20d15d74
+# %% ../nbs/14_training.ipynb #2f38db6b
 @classmethod
 def resume(cls,
     run,                         # a run's folder
@@ -346,6 +348,7 @@ def resume(cls,
     if changed := [f"{k} {was[k]} -> {now[k]}" for k in ("torch", "device", "threads") if was.get(k) != now[k]]:
         warnings.warn(f"{run.path} goes on in another environment ({', '.join(changed)}): correct, but not bit for bit what it would have been", stacklevel=2)
     self.step, state = run.load_checkpoint()
+    self.newest = run.checkpoint_steps[-1]     # beyond `step` only where the newest is damaged
     load_system_state(self.system, {k: v.to(self.device) for k, v in state.items()})
     self.meter, self.seconds = self._meter(), float(state["loop/seconds"]) if "loop/seconds" in state else 0.
     if "loop/meter" in state: self.meter.load(state["loop/meter"])
