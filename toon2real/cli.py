@@ -12,12 +12,16 @@ COMMANDS = {
     "curate":     ("toon2real.curate:curate_command", "films and stills to a folder of cartoons ready for training"),
     "photos":     ("toon2real.photos:photos_command", "photographs by tag, with author, licence and link kept"),
     "train":      ("toon2real.cli:train_class", "train a system on a folder of cartoons and a folder of photos"),
+    "evaluate":   ("toon2real.cli:evaluate", "judge the kept epochs of runs, or folders of translations"),
+    "compare":    ("toon2real.cli:compare", "one table of several runs: text, Markdown, LaTeX, CSV"),
+    "report":     ("toon2real.cli:report", "figures and one HTML page of several runs"),
     "translate":  ("toon2real.cli:translate", "translate images, folders and videos"),
 }
 HELP = "usage: toon2real COMMAND [OPTIONS]\n\nTurn cartoon scenery into photographs, unpaired.\n\n" + "".join(f"  {k:12}{v[1]}\n" for k, v in COMMANDS.items()) + \
        "\ntoon2real COMMAND --help says more; toon2real --version says which this is.\n"
 
 Folder = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
+Paths = Annotated[tuple[Path, ...], tyro.conf.Positional, arg(metavar="PATH...", help_behavior_hint="")]
 Number = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 
 
@@ -49,7 +53,7 @@ def train_class():
         resume: Folder = None
         "A run to go on with; its recipe, data and options are the run's own. Give --cartoon and --photo only if the folders moved."
         val_cartoon: Folder = None
-        "Held-out cartoons, for the samples (default: some of the training images)."
+        "Held-out cartoons, for samples and evaluations (default: samples are of some training images)."
         val_photo: Folder = None
         "Held-out photos, likewise."
         until: Number = None
@@ -72,6 +76,12 @@ def train_class():
         "Epochs between checkpoints."
         save_minutes: float = 10
         "And minutes between checkpoints within an epoch."
+        evaluate_every: Number = None
+        "Epochs between evaluations on the held-out pictures, which then choose the best epoch (default: none)."
+        evaluate_n: Number = None
+        "Images of each set in an evaluation (default: as many as the held-out folders allow)."
+        extractor: str = "auto"
+        "Features for it: an Inception weights file, simple, or auto: the Inception that is found, else simple."
         tensorboard: bool = False
         "Write TensorBoard events into the run too."
         recipe: OmitArgPrefixes[OmitSubcommandPrefixes[Preset]] = toon2real
@@ -84,7 +94,7 @@ def train_class():
             if self.resume is not None: trainer = Trainer.resume(self.resume, self.cartoon, self.photo, val, device=self.device)
             elif not (self.cartoon and self.photo): raise ValueError("which pictures? Give --cartoon FOLDER and --photo FOLDER, or --resume RUN")
             else:
-                options = {k: getattr(self, k) for k in "init_from device precision deterministic samples sample_every weights_every save_every save_minutes tensorboard".split()}
+                options = {k: getattr(self, k) for k in "init_from device precision deterministic samples sample_every weights_every save_every save_minutes evaluate_every evaluate_n extractor tensorboard".split()}
                 trainer = Trainer(self.recipe, self.cartoon, self.photo, self.run or Path("runs")/self.recipe.name, val=val, **options)
             print(f"{trainer.recipe}\n{trainer.cartoon}\n{trainer.photo}\n{trainer.device}, {trainer.options['precision']} -> {trainer.run.path}")
             run = trainer.fit(self.until)
@@ -94,18 +104,139 @@ def train_class():
 
 
 def quickstart(out: Path = Path("quickstart")):
-    """Write the embedded scenes as pictures, train three small systems on them, compare them, and say what to do next.
+    """Write the embedded scenes as pictures, train three small systems on them, compare them, draw the figures and a report, and say what to do next.
 
     Some minutes on two processor cores. What was done before is not done again.
 
     Args:
-        out: Folder for the pictures, the runs, the table and comparison.png.
+        out: Folder for the pictures, the runs, the table, the figures and report.html.
     """
     from toon2real.experiment import quickstart as go
+    from toon2real.runs import Run
     table = go(out)
+    runs = [Run(p.parent) for p in sorted((out/"runs").glob("*/run.json"))]
     print(f"\n{table.round(1).to_string(na_rep='')}\n\nerror, colour and contrast are 8-bit levels against the true photographs, which no system saw; lower is better, also in the Frechet distance, "
-          f"which is on hand-made features and no FID.\n\npictures:  {out/'comparison.png'}\ntable:     {out/'table.csv'}\nruns:      {out/'runs'}\n"
-          f"next:      toon2real translate {out/'runs'/'toon2real'} {out/'scenes'/'cartoon'} --out translated\n           make lab   opens the notebooks; nbs/index.ipynb is the tour")
+          f"which is on hand-made features and no FID.\n\npictures:  {out/'comparison.png'}\ntable:     {out/'table.csv'}\nruns:      {out/'runs'}", flush=True)
+    page = _report(runs, out)
+    print(f"next:      open {page}\n           toon2real translate {out/'runs'/'toon2real'} {out/'scenes'/'cartoon'} --out translated\n           make lab   opens the notebooks; nbs/index.ipynb is the tour")
+
+
+def evaluate(
+    what: Paths,
+    cartoon: Folder = None,
+    photo: Folder = None,
+    n: Number = None,
+    seed: int = 0,
+    reps: int = 100,
+    extractor: str = "auto",
+    again: bool = False,
+    out: Folder = None,
+):
+    """Judge runs, or folders of translations, on held-out pictures: KID, FID, weighted FID and its parts, content, at equal N, beside the floor and the untranslated input.
+
+    toon2real evaluate runs/toon2real runs/unit                                  the kept epochs of runs, into their histories
+
+    toon2real evaluate translated --cartoon cartoons/val --photo photos/val      folders of pictures named like their cartoons
+
+    Args:
+        what: Runs, or folders of translated pictures.
+        cartoon: Held-out cartoons (default: those of the run).
+        photo: Held-out photos, likewise.
+        n: Images in every set (default: as many as all sets allow; the floor needs two sets of photos).
+        seed: Which of them.
+        reps: Resamplings for the intervals of folders.
+        extractor: An Inception weights file, simple, or auto: the Inception that is found, else simple.
+        again: Judge epochs of runs that have their metrics already.
+        out: Write the numbers of folders here, as CSV.
+    """
+    from toon2real.experiment import judge_run, markdown
+    from toon2real.fid import best_extractor, evaluate as judged
+    from toon2real.runs import Run, write_atomic
+    if not what: raise ValueError("nothing to judge: name runs, or folders of translations")
+    runs = [p for p in what if (p/"run.json").exists()]
+    if runs and len(runs) < len(what): raise ValueError(f"{next(p for p in what if p not in runs)} is not a run, {runs[0]} is: judge runs and folders of pictures one after the other")
+    if not runs:
+        if not (cartoon and photo): raise ValueError(f"{what[0]} is not a run: to judge a folder of translations give --cartoon FOLDER (their inputs) and --photo FOLDER (real photographs)")
+        if len({p.name for p in what}) < len(what): raise ValueError(f"two of the folders are called alike ({', '.join(map(str, what))}): rename one, rows are called after them")
+        table = judged({p.name: p for p in what}, photo, cartoon, None, n, seed, reps, extractor=best_extractor(extractor), progress=sys.stderr.isatty())
+        print(f"{_terms(table.attrs)}\n\n{markdown(table)}")
+        if out: write_atomic(out, table.to_csv().encode())
+        return
+    for run in map(Run, runs):
+        table = judge_run(run, cartoon, photo, n, seed, extractor, again, progress=sys.stderr.isatty())
+        print(f"{run!r}\n{_terms(run.about['judge'])}\nbest by {run.metric}: epoch {run.best}\n\n{table.to_string(float_format='{:.4g}'.format)}\n", flush=True)
+
+
+def compare(
+    runs: Paths,
+    cartoon: Folder = None,
+    photo: Folder = None,
+    n: Number = None,
+    seed: int = 0,
+    reps: int = 100,
+    extractor: str = "auto",
+    out: Folder = None,
+):
+    """One table of several runs at their best and last epochs, with the floor, the untranslated input and the paper's numbers.
+
+    Args:
+        runs: Runs, of one side, that share their held-out pictures.
+        cartoon: Held-out cartoons (default: those of the first run).
+        photo: Held-out photos, likewise.
+        n: Images in every set (default: as many as all sets allow).
+        seed: Which of them, and the intervals.
+        reps: Resamplings for the intervals.
+        extractor: An Inception weights file, simple, or auto: the Inception that is found, else simple.
+        out: A folder for table.csv, table.md and table.tex.
+    """
+    from toon2real.experiment import compare as go, latex, markdown
+    from toon2real.runs import write_atomic
+    table = go(runs, cartoon, photo, n=n, seed=seed, reps=reps, extractor=extractor)
+    print("\n".join([_terms(table.attrs), *(f"note: {x}" for x in table.attrs["notes"]), "", markdown(table)]))
+    for name, text in (("table.csv", table.to_csv()), ("table.md", markdown(table)), ("table.tex", latex(table))):
+        if out: write_atomic(out/name, text.encode())
+
+
+def _terms(about) -> str:
+    "What the numbers of a judge were measured on, in a line"
+    return f"N = {about['n']} images in every set ({', '.join(f'{k} {v}' for k, v in about['available'].items())} available), seed {about['seed']}; {about['extractor']}" + \
+        (f"; KID ± standard error (jackknife); [95 % interval of {about['reps']} resamplings]" if about.get("reps") else "")
+
+
+def report(
+    runs: Paths,
+    out: Path = Path("report"),
+    cartoon: Folder = None,
+    photo: Folder = None,
+    n: Number = None,
+    seed: int = 0,
+    extractor: str = "auto",
+):
+    """The paper's figures (PNG and PDF) and one self-contained HTML page of several runs.
+
+    Args:
+        runs: Runs, of one side, that share their held-out pictures.
+        out: A folder for figures/ and report.html.
+        cartoon: Held-out cartoons (default: those of the first run).
+        photo: Held-out photos, likewise.
+        n: Images in every set of the table (default: as many as all sets allow).
+        seed: Which of them, and which pictures are shown.
+        extractor: An Inception weights file, simple, or auto: the Inception that is found, else simple.
+    """
+    from toon2real.runs import Run
+    _report([Run(p) for p in runs], out, cartoon=cartoon, photo=photo, n=n, seed=seed, extractor=extractor)
+
+
+def _report(runs, out, **kw) -> Path:
+    from toon2real.experiment import compare as go
+    from toon2real.figures import paper_figures
+    from toon2real.report import report as page
+    pictures = {k: kw[k] for k in ("cartoon", "photo", "seed") if kw.get(k) is not None}
+    print(f"figures:   {out/'figures'}", flush=True)
+    paper_figures(runs, out/"figures", **pictures)
+    made = page(runs, out/"report.html", table=go(runs, **kw), **pictures)
+    print(f"report:    {made}", flush=True)
+    return made
 
 
 def translate(*args, **kw):

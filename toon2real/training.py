@@ -6,19 +6,20 @@ Docs: https://toon2real.github.io/toon2real/training.html.md"""
 
 # %% auto #0
 __all__ = ['Diverged', 'Meter', 'luma_correlation', 'Callback', 'Progress', 'TensorBoard', 'interruptible', 'choose_precision',
-           'Trainer']
+           'stills', 'Trainer']
 
-# %% ../nbs/14_training.ipynb #4d39978e
+# %% ../nbs/14_training.ipynb #b1d04083
 import os, signal, threading, time, warnings
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
+import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 from .data import Domain, Pairs, load_side, random_state
+from .fid import Judge, best_extractor
 from .images import grid, jpeg_bytes, to_tensor, to_uint8
-from .runs import Run, RunError, environment, load_weights, translate_samples
+from .runs import Run, RunError, environment, load_weights, translate_all, translate_samples
 from .system import Recipe, System, load_system_state
 
 # %% ../nbs/14_training.ipynb #59432d6d
@@ -63,7 +64,7 @@ def luma_correlation(
     norm = np.sqrt((x*x).sum(1)*(y*y).sum(1))
     return float(np.divide((x*y).sum(1), norm, out=np.zeros(len(a)), where=norm > 1e-9).mean())
 
-# %% ../nbs/14_training.ipynb #0d1e278a
+# %% ../nbs/14_training.ipynb #d426d948
 class Callback:
     "What a training tells those who listen; each method may be left out"
     def begin(self, trainer:"Trainer"): "Before the first step"
@@ -76,14 +77,14 @@ class Callback:
 class Progress(Callback):
     "Losses, speed and time left, and in a notebook the newest samples"
     def begin(self, t):
-        self.started, self.first, self.text, self.image, self.bar, self.handle = time.monotonic(), t.step, "", None, None, None
+        self.started, self.first, self.judged, self.image, self.bar, self.handle = time.monotonic(), t.step, "", None, None, None
         if _in_notebook():
             from IPython.display import HTML, display
             self.handle = display(HTML(""), display_id=True)
         else: self.bar = tqdm(total=t.until*t.pairs.steps, initial=t.step, unit="step", desc=t.run.name, mininterval=.5 if os.isatty(2) else 30, dynamic_ncols=True)
 
     def losses(self, t):
-        last = "  ".join(f"{k} {v:.3f}" for k, v in t.meter.last.items() if v)
+        last = "  ".join(f"{k} {v:.3f}" for k, v in t.meter.last.items() if v) + self.judged
         if self.bar is not None: self.bar.set_postfix_str(f"epoch {t.current_epoch}/{t.until}  {last}", refresh=False); self.bar.update(t.step - self.bar.n)
         elif time.monotonic() - self.started > 1 and time.monotonic() - getattr(self, "drawn", 0) > .5: self._draw(t, last)
 
@@ -91,7 +92,8 @@ class Progress(Callback):
 
     def epoch(self, t, row, samples):
         if samples is not None: self.image = np.stack([samples["cartoon"], samples["to_photo"]], 1).reshape(-1, *samples["cartoon"].shape[1:])
-        if self.handle: self._draw(t, "  ".join(f"{k} {v:.3f}" for k, v in t.meter.mean().items() if v))
+        if t.run.metric in row: self.judged = f"  {t.run.metric} {row[t.run.metric]:.4g}" + (" (best)" if t.run.best == row["epoch"] else f" (best {t.run.history[t.run.metric].min():.4g}, epoch {t.run.best})")
+        if self.handle: self._draw(t, "  ".join(f"{k} {v:.3f}" for k, v in t.meter.mean().items() if v) + self.judged)
 
     def end(self, t):
         if self.bar is not None: self.bar.close()
@@ -112,7 +114,7 @@ def _in_notebook() -> bool:
     try: return get_ipython().__class__.__name__ in ("ZMQInteractiveShell", "Shell")
     except NameError: return False
 
-# %% ../nbs/14_training.ipynb #60d4c6a6
+# %% ../nbs/14_training.ipynb #72487ec2
 class TensorBoard(Callback):
     "Losses, rates and samples as TensorBoard events in the run's folder"
     def begin(self, t):
@@ -123,6 +125,7 @@ class TensorBoard(Callback):
         for k, v in t.meter.last.items(): self.writer.add_scalar(f"loss/{k}", v, t.step)
     def epoch(self, t, row, samples):
         self.writer.add_scalar("lr", row["lr"], t.step)
+        for k in row.keys() & (t.judge.untranslated if t.judge else {}): self.writer.add_scalar(f"metrics/{k}", row[k], t.step)
         if samples is not None: self.writer.add_image("samples", np.asarray(grid([x for k in ("cartoon", "to_photo") for x in samples[k]], cols=len(samples["cartoon"]))), t.step, dataformats="HWC")
     def end(self, t): self.writer.close()
 
@@ -148,7 +151,18 @@ def choose_precision(precision:str, device:torch.device) -> str:
     if device.type == "cuda": return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bf16" if device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() else "float32"
 
-# %% ../nbs/14_training.ipynb #e8f2325d
+# %% ../nbs/14_training.ipynb #bf1472aa
+def stills(folder:Path) -> int|None:
+    "Distinct stills among the pictures of a folder, by the nearest manifest.csv with columns `file` and `group`; None where there is none"
+    folder = Path(folder) if isinstance(folder, (str, Path)) else None
+    for top in [folder, *folder.absolute().parents[:2]] if folder and folder.is_dir() else []:
+        if not (top/"manifest.csv").exists(): continue
+        m = pd.read_csv(top/"manifest.csv", dtype=str)
+        if not {"file", "group"} <= set(m): return None
+        inside = m[[(top/f).parent.resolve().is_relative_to(folder.resolve()) for f in m.file]]
+        return inside.group.nunique() if len(inside) else None
+
+# %% ../nbs/14_training.ipynb #0ba30086
 class Trainer:
     "Trains a system on two domains and keeps the run"
     def __init__(self,
@@ -157,7 +171,7 @@ class Trainer:
         photo,                    # domain R, likewise
         run="runs/run",           # a new folder for the run
         *,
-        val=None,                 # (cartoon, photo) held out, for the samples; by default they come from the training images
+        val=None,                 # (cartoon, photo) held out, for samples and metrics; by default samples come from the training images
         device=None,              # "cuda", "cpu", ...; by default a GPU if there is one
         precision="auto",         # "bf16", "float32", or what the device does well
         deterministic=False,      # on CUDA: bit for bit, and slower; a CPU always is
@@ -166,26 +180,33 @@ class Trainer:
         weights_every=None,       # epochs between kept generators; by default 20 times in the recipe's schedule
         save_every=1,             # epochs between checkpoints
         save_minutes=10,          # and minutes between checkpoints within an epoch
+        evaluate_every=None,      # epochs between evaluations on `val`; by default there are none
+        evaluate_n=None,          # images of each set in an evaluation; by default as many as `val` allows
+        extractor="auto",         # features for it: an Inception weights file, "simple", or the Inception that is found, else simple ones
         init_from=None,           # a run or weights file to fine-tune from
         tensorboard=False,        # write TensorBoard events too
         progress=True,            # show progress
         callbacks=(),             # further `Callback`s
     ):
         system = system.build() if isinstance(system, Recipe) else system
-        options = dict(precision=precision, deterministic=deterministic, samples=samples, sample_every=sample_every, weights_every=weights_every, save_every=save_every, save_minutes=save_minutes, tensorboard=tensorboard)
+        options = dict(precision=precision, deterministic=deterministic, samples=samples, sample_every=sample_every, weights_every=weights_every, save_every=save_every, save_minutes=save_minutes,
+                       evaluate_every=evaluate_every, evaluate_n=evaluate_n, extractor=str(extractor), tensorboard=tensorboard)
         self._setup(system, cartoon, photo, val, device, options, progress, callbacks)
         if init_from is not None: self._init_from(init_from)
         self.run = Run.create(run, self.recipe, system=system, options=self.options, data=self._data(), init_from=str(init_from) if init_from is not None else None, environment=environment(self.device))
         self.step, self.newest, self.meter, self.seconds = 0, 0, self._meter(), 0.
+        if self.judge: self.run.judged_by(self.judge.about)
 
     def _setup(self, system, cartoon, photo, val, device, options, progress, callbacks):
         self.recipe = k = system.recipe
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        for name in "samples sample_every save_every".split():
-            if options[name] < 1: raise ValueError(f"{name}={options[name]}, but it must be at least 1")
+        options = dict(evaluate_every=None, evaluate_n=None, extractor="auto") | options    # runs from before there were evaluations
+        for name in "samples sample_every save_every evaluate_every".split():
+            if options[name] is not None and options[name] < 1: raise ValueError(f"{name}={options[name]}, but it must be at least 1")
         options = options | dict(precision=choose_precision(options["precision"], self.device), weights_every=options["weights_every"] or max(1, k.total_epochs//20))
         self.cartoon, self.photo = (Domain.open(x, load_side(k.side)) for x in (cartoon, photo))
         self.val = tuple(Domain.open(x, k.side) for x in val) if val is not None else None
+        self.judge = self._judge(options) if options["evaluate_every"] else None
         self.pairs = Pairs(self.cartoon, self.photo, k.side, k.batch, k.seed, self.device)
         self.system, self.options, self.warned = system.to(self.device).train(), options, None
         system.precision = options["precision"]
@@ -198,25 +219,29 @@ class Trainer:
         a = (domain.images.shape[1] - self.recipe.side)//2
         return to_tensor(np.ascontiguousarray(domain.images[i][:, a:a + self.recipe.side, a:a + self.recipe.side])).to(self.device)
 
+    def _judge(self, options) -> Judge:
+        "Who judges: built before the first step, so that what is missing is told now and not at an epoch's end"
+        if self.val is None: raise ValueError("evaluate_every needs held-out pictures: pass val=(cartoon, photo), or leave it out")
+        c, r = (d.images for d in self.val)
+        return Judge(r, c, None, options["evaluate_n"], extractor=best_extractor(options["extractor"], device=self.device))
+
     def _meter(self): return Meter(1 if self.device.type == "cpu" else 50)
 
     def _data(self) -> dict:
         domains = dict(cartoon=self.cartoon, photo=self.photo) | (dict(val_cartoon=self.val[0], val_photo=self.val[1]) if self.val else {})
-        return {k: dict(source=str(d.source) if d.source else None, images=len(d), skipped=len(d.skipped), hash=d.hash) for k, d in domains.items()}
+        return {k: dict(source=str(d.source) if d.source else None, images=len(d), skipped=len(d.skipped), hash=d.hash, stills=stills(d.source)) for k, d in domains.items()}
 
     @property
     def current_epoch(self) -> int: return min(self.step//self.pairs.steps + 1, getattr(self, "until", self.recipe.total_epochs))
 
-# %% ../nbs/14_training.ipynb #253e2c9f
+# %% ../nbs/14_training.ipynb #99253188
 def fit(self:Trainer, epochs:int=None) -> Run:
     "Train until `epochs` are complete (by default the recipe's schedule, or what an interrupted `fit` was asked for)"
     until = epochs if epochs is not None else self.run.about.get("until", self.recipe.total_epochs)
     if not 1 <= until <= self.recipe.total_epochs: raise ValueError(f"epochs={until}, but the recipe's schedule has 1 to {self.recipe.total_epochs}: change its epochs and decay_epochs")
-    self.until, lock = until, FileLock(self.run.path/".lock")
+    self.until = until
     if self.step >= until*self.pairs.steps: return self.run
-    try: lock.acquire(timeout=0)
-    except Timeout: raise RunError(f"{self.run.path} is being trained by another process: wait for it, or choose another name") from None
-    with lock, _determinism(self.options["deterministic"]), interruptible() as came:
+    with self.run.locked(), _determinism(self.options["deterministic"]), interruptible() as came:
         if self.run.checkpoint_steps[-1] != self.newest: raise RunError(f"{self.run.path} has gone on to step {self.run.checkpoint_steps[-1]} since this trainer left it: use Trainer.resume({str(self.run.path)!r})")
         self.run.update(until=until)
         self.run.truncate(self.step//self.pairs.steps)
@@ -285,11 +310,29 @@ def _end_epoch(self:Trainer, epoch:int):
     if samples is not None:
         row["luma_correlation"] = self._watch(samples["cartoon"], samples["to_photo"])
         self.run.save_samples(epoch, samples)
+    if self.judge and (epoch % o["evaluate_every"] == 0 or last): row |= self._evaluate()
     self.run.add_row(row)
     for c in self.callbacks: c.losses(self); c.epoch(self, row, samples)
-    if epoch % o["weights_every"] == 0 or last: self.run.save_epoch(epoch, self.system)
+    if epoch % o["weights_every"] == 0 or last or self.run.best == epoch: self.run.save_epoch(epoch, self.system)
     self.meter, self.seconds = self._meter(), 0.
-    if epoch % o["save_every"] == 0 or last: self.save()
+    if epoch % o["save_every"] == 0 or last: self.save(); self._drop_former_best()
+
+
+def _evaluate(self:Trainer) -> dict:
+    "The metrics of this moment; a failure (memory, as a rule) is told and leaves the epoch without"
+    try: return self.judge(translate_all(self.system, self.val[0].images[self.judge.index]))
+    except RuntimeError as e:
+        warnings.warn(f"{self.run.name}, step {self.step}: no metrics for this epoch ({e}); toon2real evaluate {self.run.path} adds them for the kept epochs", stacklevel=2)
+        return {}
+
+
+def _drop_former_best(self:Trainer):
+    "Generators that were kept only because no earlier epoch had been better"
+    if (best := self.run.best) is None: return
+    h = self.run.history
+    records = h.epoch[h[self.run.metric] == h[self.run.metric].cummin()]
+    for e in set(records) & set(self.run.weight_epochs) - {best, self.until}:
+        if e % self.options["weights_every"]: self.run._weights(e).unlink()
 
 
 @torch.no_grad()
@@ -321,9 +364,9 @@ def _determinism(on:bool):
     try: yield
     finally: torch.use_deterministic_algorithms(old[0]); torch.backends.cudnn.benchmark = old[1]
 
-for f in (fit, stop, _loop, _note, _last_words, save, _end_epoch, _preview, _watch): setattr(Trainer, f.__name__, f)
+for f in (fit, stop, _loop, _note, _last_words, save, _end_epoch, _evaluate, _drop_former_best, _preview, _watch): setattr(Trainer, f.__name__, f)
 
-# %% ../nbs/14_training.ipynb #2f38db6b
+# %% ../nbs/14_training.ipynb #5df30dc7
 @classmethod
 def resume(cls,
     run,                         # a run's folder
@@ -347,6 +390,11 @@ def resume(cls,
     was, now = run.about["environment"], environment(self.device)
     if changed := [f"{k} {was[k]} -> {now[k]}" for k in ("torch", "device", "threads") if was.get(k) != now[k]]:
         warnings.warn(f"{run.path} goes on in another environment ({', '.join(changed)}): correct, but not bit for bit what it would have been", stacklevel=2)
+    if self.judge and not run.about.get("judge"): run.judged_by(self.judge.about)
+    elif self.judge and not run.same_judge(self.judge.about):
+        warnings.warn(f"{run.path} was judged on {run.about['judge']['extractor']}, N = {run.about['judge']['n']}, and would now be judged on {self.judge.extractor!r}, N = {self.judge.n}, or on other pictures: it goes on without metrics. "
+                      f"Bring back what it had (TOON2REAL_INCEPTION names a weights file), or judge it anew afterwards: toon2real evaluate {run.path}", stacklevel=2)
+        self.judge = None
     self.step, state = run.load_checkpoint()
     self.newest = run.checkpoint_steps[-1]     # beyond `step` only where the newest is damaged
     load_system_state(self.system, {k: v.to(self.device) for k, v in state.items()})
