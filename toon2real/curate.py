@@ -8,10 +8,10 @@ Docs: https://toon2real.github.io/toon2real/curate.html.md"""
 __all__ = ['LONG', 'THUMB', 'FILM_SUFFIXES', 'FILTERS', 'MANIFEST_COLUMNS', 'CurateError', 'Thresholds', 'black_bars', 'letters',
            'text_score', 'phash', 'look', 'histogram', 'change', 'open_film', 'decode', 'picture', 'score_film',
            'timecode', 'score_stills', 'Catalogue', 'fingerprint', 'add', 'forget', 'about', 'near_duplicates',
-           'frames', 'counts', 'decide', 'thumbnails', 'contact_sheet', 'precision_recall', 'plot_scores', 'split',
+           'frames', 'counts', 'decide', 'thumbnails', 'contact_sheet', 'filter_scores', 'plot_scores', 'split',
            'merge', 'export', 'curate_command']
 
-# %% ../nbs/02_curate.ipynb #488f7070
+# %% ../nbs/02_curate.ipynb #f78b715c
 import contextlib, getpass, hashlib, io, json, math, multiprocessing, os, re, sqlite3, time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +22,13 @@ from multiprocessing import connection
 from pathlib import Path
 import av, numpy as np, pandas as pd
 from PIL import Image
+from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from scipy import ndimage
+from scipy.sparse.csgraph import connected_components
 from .images import IMAGE_SUFFIXES, ImageError, grid, list_images, open_image, resize
 
-# %% ../nbs/02_curate.ipynb #a9e6081c
+# %% ../nbs/02_curate.ipynb #e7bf594c
 class CurateError(ValueError):
     "Something that cannot be curated. The message names the file or value, says what is wrong and what to do."
 
@@ -36,7 +38,7 @@ class Thresholds:
     trim:float=.04      # share of a film's length that is marked at each end (opening and end titles)
     dark:float=.15      # a mean luma below this is too dark to see (0 black, 1 white)
     flat:float=.04      # a contrast below this (standard deviation, of luma and of colour) is a near-constant frame (fades, blank cards)
-    text:float=.3       # more than this of letters standing in rows is a title or credits (1: one row of letters fills the width with their heights)
+    text:float=.25      # more than this of letters standing in rows is a title or credits (1: one row of letters fills the width with their heights)
     small:int=64        # a picture whose short side has fewer pixels, bars cut off
     duplicate:int=8     # at most this many of the 64 bits of the perceptual hash differ between near-duplicates ...
     colour:float=.05    # ... and their colours by at most this on average
@@ -63,7 +65,7 @@ def black_bars(
         out += [lit[0]/n, (n - 1 - lit[-1])/n] if len(lit) else [.5, .5]
     return tuple(float(o) for o in out)
 
-# %% ../nbs/02_curate.ipynb #46a35750
+# %% ../nbs/02_curate.ipynb #34899b6a
 def _ends(v, label, n):
     "First and one past the last value of each label, values in rising order (of several assignments to one place the last one holds)"
     a, b = np.empty(n, int), np.empty(n, int); a[label[::-1]] = v[::-1]; b[label] = v; return a, b + 1
@@ -77,10 +79,15 @@ def _shapes(luma, mask):
     ok = (h >= 4) & (h <= H/4) & (w <= 1.6*h) & (w >= .12*h) & (area > .2*w*h) & (area < .97*w*h) & (x0 > 0) & (y0 > 0) & (x1 < W) & (y1 < H)
     return [o[ok] for o in (x0, x1, y0, y1, level)] if 3 <= ok.sum() <= 600 else None
 
+def _two_levels(x):
+    "Share of the variance of uint8 values that the two sides of Otsu's threshold explain"
+    p, k = np.bincount(x.ravel(), minlength=256)/x.size, np.arange(256); c, m = np.cumsum(p), np.cumsum(p*k)
+    return ((m[-1]*c - m)**2/np.maximum(c*(1 - c), 1e-9)).max()/max(p@k**2 - m[-1]**2, 1e-9)
+
 def letters(
     luma:np.ndarray, # uint8 H x W
 ) -> list:           # boxes (x0, y0, x1, y1) of the letters, light ones or dark ones, whichever are more
-    "Letter-like shapes that stand in rows of three and more"
+    "Letter-like shapes that stand in rows of three and more, rows of fewer than six only if they look like print: of two levels, and not all equally wide"
     D, best = luma.astype(np.int16) - ndimage.uniform_filter(luma, 25, mode='nearest'), []
     for mask in (D > 36, D < -36):
         if (s := _shapes(luma, mask)) is None: continue
@@ -90,7 +97,12 @@ def letters(
         np.fill_diagonal(near, False)
         wide = x1 - x0 > .4*h; near &= ((near & wide).sum(1) + wide >= .6*(near.sum(1) + 1))[:, None]; near &= near.T
         middle = near.sum(1) >= 2; row = middle | (near & middle).any(1)
-        boxes = list(zip(*(o[row].tolist() for o in (x0, y0, x1, y1))))
+        if not row.any(): continue
+        i = np.flatnonzero(row); n, line = connected_components(near[np.ix_(i, i)]); box = np.stack([x0, y0, x1, y1], 1)[i]; boxes = []
+        for b in (box[line == k] for k in range(n)):
+            (l, t), (r, d) = np.maximum(b[:, :2].min(0) - 2, 0), b[:, 2:].max(0) + 2
+            w = b[:, 2] - b[:, 0]
+            if len(b) >= 6 or w.std() >= .1*w.mean() and _two_levels(luma[t:d, l:r]) >= .76: boxes += map(tuple, b.tolist())
         if sum(b[3] - b[1] for b in boxes) > sum(b[3] - b[1] for b in best): best = boxes
     return best
 
@@ -130,7 +142,7 @@ def change(
     "How many colours a picture does not share with the one before: a cut changes them, a movement hardly"
     return float(1 - np.minimum(a, b).sum())
 
-# %% ../nbs/02_curate.ipynb #85fec47c
+# %% ../nbs/02_curate.ipynb #140aa217
 FILM_SUFFIXES = frozenset('.mp4 .m4v .mkv .webm .avi .mov .mpg .mpeg .m2v .ts .m2ts .mts .wmv .asf .flv .f4v .ogv .ogm .vob .3gp .divx .rm .rmvb .y4m .mxf'.split())
 _LIMIT = 1 << 27   # pixels in a frame of a film: beyond it lies a broken header
 
@@ -149,7 +161,7 @@ def open_film(
     except (av.FFmpegError, OSError, ValueError) as e: raise CurateError(f"{path}: cannot be opened as a film ({getattr(e, 'strerror', None) or e}): copy or download it again, or take it off the list") from e
     with c:
         s = c.streams.best('video')
-        if s is None: raise CurateError(f"{path}: holds no video stream: take it off the list")
+        if s is None or s.disposition & Disposition.attached_pic: raise CurateError(f"{path}: holds no video stream{' but a cover picture' if s else ''}: take it off the list")
         if not 0 < s.width*s.height <= _LIMIT: raise CurateError(f"{path}: a frame of {s.width} x {s.height} pixels cannot be right: copy or download it again")
         s.thread_type = 'AUTO'; s.codec_context.thread_count = threads
         if keyframes: s.codec_context.skip_frame = 'NONKEY'
@@ -206,7 +218,7 @@ def picture(
     im = f.to_image(); turn = round(getattr(frame, 'rotation', 0)/90) % 4
     return im.transpose((None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)[turn]) if turn else im
 
-# %% ../nbs/02_curate.ipynb #e557d51d
+# %% ../nbs/02_curate.ipynb #d649a837
 def score_film(
     path,
     every:float=1.,       # seconds between two sampled frames
@@ -215,7 +227,7 @@ def score_film(
     threads:int=0,
 ):                        # yields ('film', facts), ('row', scores) ..., ('end', status, what was wrong)
     "Score a film. Status 'done', or 'partial' when something could not be read; `CurateError` when nothing could."
-    problems, last, due, before, scaler, pending = [], -1., 0., None, VideoReformatter(), deque()
+    problems, last, due, before, scaler, pending, now = [], -1., 0., None, VideoReformatter(), deque(), -math.inf
     with open_film(path) as (c, s):
         tick, start = _clock(s); ratio = s.sample_aspect_ratio or 1; length = float(s.duration*s.time_base) if s.duration else c.duration/av.time_base if c.duration else None
         yield 'film', dict(width=round(s.width*ratio), height=s.height, rate=float(s.average_rate or 0), duration=length)
@@ -226,7 +238,8 @@ def score_film(
     with ThreadPoolExecutor(1) as pool:     # scores one frame while the decoder is at the next ones
         for pts, t, f in decode(path, after, problems, threads=threads, keyframes=keyframes):
             if pts == after: due = t        # known already; only its colours are needed
-            last = max(t, last)
+            if t < now - 1: problems.append(f"its time stamps begin anew at {timecode(now)}, what follows is left out: repair it with `ffmpeg -i FILM -c copy NEW.mkv`")
+            now = t; last = max(t, last)
             if t < due - 1e-6: continue
             due = (math.floor(t/every + 1e-6) + 1)*every; pending.append(pool.submit(score, f, pts, t))
             if len(pending) > 4 and (r := pending.popleft().result())['pts'] != after: yield 'row', r
@@ -250,16 +263,18 @@ def score_stills(paths, names):
     "Score image files. A broken one becomes a row with an error in place of scores."
     for p, name in zip(paths, names):
         try: im = open_image(p); yield 'row', dict(look(im), name=name, width=im.width, height=im.height, stamp=_stamp(p))
-        except (ImageError, OSError) as e: yield 'row', dict(name=name, stamp=_stamp(p), error=str(e))
+        except Exception as e: yield 'row', dict(name=name, stamp=_stamp(p), error=str(e) if isinstance(e, (ImageError, OSError)) else f'{p}: {type(e).__name__}: {e}')
 
 def _stamp(path):
     try: o = os.stat(path); return f'{o.st_size}:{o.st_mtime_ns}'
     except OSError: return ''
 
-# %% ../nbs/02_curate.ipynb #48a0f361
+# %% ../nbs/02_curate.ipynb #ca132edc
 def _work(job):
     "Messages of one job: a film, or some stills"
-    if job['kind'] == 'stills': yield from score_stills(job['paths'], job['names']); yield 'end', 'done', ''; return
+    if job['kind'] == 'stills':
+        for (m, r), about in zip(score_stills(job['paths'], job['names']), job['about']): yield m, r | about
+        yield 'end', 'done', ''; return
     try: yield from score_film(job['path'], job['every'], job['after'], job['keyframes'], job['threads'])
     except CurateError as e: yield 'end', 'broken', str(e)
     except Exception as e: yield 'end', 'broken', f"{job['path']}: {type(e).__name__}: {e}"   # a decoder's surprise: reported, and the rest goes on
@@ -287,23 +302,26 @@ def _run(jobs, processes):
                 if m is None:
                     p.join(); pipe.close(); del running[pipe]
                     if not seen: raise CurateError(f"a worker process ended before it began (exit code {p.exitcode}): call `add` under `if __name__ == '__main__':`, or use processes=1")
-                    if seen[-1] != 'end': yield j, ('end', 'partial', f"{j.get('path', 'stills')}: the decoder crashed (exit code {p.exitcode}): what was read before is kept")
+                    if seen[-1] != 'end':
+                        ended = p.exitcode in (0, -2, -9, -15)      # Ctrl-C, or killed, perhaps for want of memory
+                        yield j, ('end', *(('reading', f"{j['path']}: its process was ended from outside (exit code {p.exitcode}): run the same again to go on") if ended else
+                                           ('partial', f"{j['path']}: the decoder crashed (exit code {p.exitcode}): what was read before is kept")))
                 else:
                     seen[:] = ['here' if m == 'here' else m[0]]
                     if m != 'here': yield j, m
     finally:
         for pipe, (_, p, _) in running.items(): p.terminate(); p.join(); pipe.close()
 
-# %% ../nbs/02_curate.ipynb #90fd06d1
+# %% ../nbs/02_curate.ipynb #f3cc42f2
 _SCHEMA = '''
 CREATE TABLE about(key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE films(id INTEGER PRIMARY KEY, content TEXT UNIQUE, kind TEXT, path TEXT, name TEXT, stamp TEXT, width INTEGER, height INTEGER, rate REAL, duration REAL, every REAL, keyframes INTEGER,
     status TEXT, error TEXT DEFAULT '', licence TEXT DEFAULT '', author TEXT DEFAULT '', link TEXT DEFAULT '', split TEXT DEFAULT '');
 CREATE TABLE frames(id INTEGER PRIMARY KEY, film INTEGER REFERENCES films(id), pts INTEGER DEFAULT 0, name TEXT DEFAULT '', time REAL, luma REAL, contrast REAL, text REAL, cut REAL, hash INTEGER,
-    top REAL, bottom REAL, "left" REAL, "right" REAL, width INTEGER, height INTEGER, stamp TEXT, error TEXT DEFAULT '', split TEXT DEFAULT '', tiny BLOB, thumb BLOB, UNIQUE(film, pts, name));
+    top REAL, bottom REAL, "left" REAL, "right" REAL, width INTEGER, height INTEGER, stamp TEXT, error TEXT DEFAULT '', split TEXT DEFAULT '', tiny BLOB, thumb BLOB, licence TEXT, author TEXT, link TEXT, UNIQUE(film, pts, name));
 CREATE TABLE decisions(film INTEGER REFERENCES films(id), pts INTEGER, name TEXT, keep INTEGER, who TEXT, at TEXT, PRIMARY KEY(film, pts, name));
 '''
-_VERSION = '1'
+_VERSION = '2'     # 1 had no licence, author and link of single frames
 
 class Catalogue:
     "Films, their frames with scores, and decisions about them, in one SQLite file"
@@ -320,6 +338,9 @@ class Catalogue:
             if not self.db.execute("SELECT 1 FROM sqlite_master WHERE name='about'").fetchone():
                 for q in filter(str.strip, _SCHEMA.split(';')): self.db.execute(q)
                 self.db.execute("INSERT INTO about VALUES('version', ?)", (_VERSION,))
+            elif self.db.execute("SELECT 1 FROM about WHERE key='version' AND value='1'").fetchone():
+                for k in ('licence', 'author', 'link'): self.db.execute(f'ALTER TABLE frames ADD COLUMN {k} TEXT')
+                self.db.execute("UPDATE about SET value=? WHERE key='version'", (_VERSION,))
             self.db.commit()
             version = self.db.execute("SELECT value FROM about WHERE key='version'").fetchone()[0]
         except (sqlite3.Error, OSError, TypeError) as e: raise CurateError(f"{path}: cannot be used as a catalogue ({e}): name another file") from e
@@ -344,7 +365,7 @@ class Catalogue:
         "One row a film (or folder of stills), in the order that all frames follow: by name, then content"
         return pd.read_sql_query('''SELECT f.*, (SELECT count(*) FROM frames WHERE film=f.id) frames FROM films f ORDER BY name, content''', self.db, index_col='id')
 
-# %% ../nbs/02_curate.ipynb #e8cda369
+# %% ../nbs/02_curate.ipynb #5ac773c5
 def fingerprint(path) -> str:
     "Content of a film: BLAKE2 of its size and of its first, middle and last mebibyte"
     n, h = os.path.getsize(path), hashlib.blake2b(digest_size=16); h.update(str(n).encode())
@@ -352,24 +373,40 @@ def fingerprint(path) -> str:
         for o in ([0] if n <= 3 << 20 else [0, n//2, n - (1 << 20)]): f.seek(o); h.update(f.read(3 << 20 if n <= 3 << 20 else 1 << 20))
     return h.hexdigest()
 
-def _sources(sources, group):
-    "(films, {(folder, group name): images}) among files and folders"
-    films, stills = [], {}
-    def still(folder, p):
-        m = re.search(group, p.name) if group else None
-        stills.setdefault((folder, (m[m.lastindex or 0] if m else p.parent.name)), []).append(p)
+def _manifest(folder):
+    "{file: its line} of a manifest.csv in this folder; {} if there is none, or one about something else"
+    file = Path(folder)/'manifest.csv'
+    if not file.is_file(): return {}
+    try: df = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as e: raise CurateError(f"{file}: cannot be read as a manifest ({e}): repair it, or take it away") from e
+    return {r['file']: r for r in df.to_dict('records')} if 'file' in df else {}
+
+def _sources(sources, group, notes):
+    "(films, {(folder, group name): {image: its line in a manifest}}) among files and folders"
+    films, stills, manifests = [], {}, {}
+    try: group = group and re.compile(group)
+    except re.error as e: raise CurateError(f"group={group!r}: not a regular expression ({e})") from e
+    def about(p):       # manifests lie beside a picture, or one or two folders above
+        for d in p.parents[:3]:
+            if d not in manifests: manifests[d] = _manifest(d)
+            if r := manifests[d].get(p.relative_to(d).as_posix()): return r
+        return {}
+    def still(p):
+        r = about(p); m = group and group.search(p.name); known = r.get('source') if r.get('timecode') else r.get('author')     # frames of one film, pictures of one photographer
+        stills.setdefault((p.parent, m[m.lastindex or 0] if m else (not group and known) or p.parent.name), {})[p] = r
+    def unreadable(e): notes.append((e.filename, 'broken', f"{e.filename}: cannot be listed ({e.strerror}): check its permissions"))
     for src in [sources] if isinstance(sources, (str, os.PathLike)) else sources:
-        src = Path(src).resolve(); n = len(films) + len(stills)
+        src = Path(src).resolve(); n = len(films) + len(stills) + len(notes)
         if src.is_dir():
-            for root, dirs, files in os.walk(src):
+            for root, dirs, files in os.walk(src, onerror=unreadable):
                 dirs[:] = sorted(d for d in dirs if not d.startswith('.'))
                 for o in sorted(files):
                     p = Path(root)/o
                     if o.startswith('.'): continue
                     if p.suffix.lower() in FILM_SUFFIXES: films.append(p)
-                    elif p.suffix.lower() in IMAGE_SUFFIXES: still(p.parent, p)
-            if len(films) + len(stills) == n: raise CurateError(f"{src}: no films and no images here or below: films are known by {' '.join(sorted(FILM_SUFFIXES))}; name a film with another suffix itself")
-        elif src.is_file(): still(src.parent, src) if src.suffix.lower() in IMAGE_SUFFIXES else films.append(src)
+                    elif p.suffix.lower() in IMAGE_SUFFIXES: still(p)
+            if len(films) + len(stills) + len(notes) == n: raise CurateError(f"{src}: no films and no images here or below: films are known by {' '.join(sorted(FILM_SUFFIXES))}; name a film with another suffix itself")
+        elif src.is_file(): still(src) if src.suffix.lower() in IMAGE_SUFFIXES else films.append(src)
         else: raise CurateError(f"{src}: no such file or folder: check the path")
     return list(dict.fromkeys(films)), stills
 
@@ -379,15 +416,16 @@ def _share(items, shard, size):
     if not 1 <= i <= n: raise CurateError(f"shard={i}/{n}: the parts are numbered 1 to {n}")
     return items if n == 1 else sorted(items, key=lambda o: (-size(o), str(o)))[i - 1::n]
 
-# %% ../nbs/02_curate.ipynb #67c4b920
-_FIELDS = 'film pts name time luma contrast text cut hash top bottom left right width height stamp error tiny thumb'.split()
+# %% ../nbs/02_curate.ipynb #13e9cb01
+_CREDIT = 'licence', 'author', 'link'
+_FIELDS = 'film pts name time luma contrast text cut hash top bottom left right width height stamp error tiny thumb'.split() + [*_CREDIT]
 _COLUMNS = ', '.join(f'"{o}"' for o in _FIELDS)
 
 def _put(self, rows):
     "Store scored frames in one transaction"
     rows = [dict(r, hash=int(np.array(r['hash'], np.uint64).view(np.int64))) if 'hash' in r else r for r in rows]
     with self.db:
-        self.db.executemany(f"INSERT OR REPLACE INTO frames({_COLUMNS}) VALUES({', '.join('?'*len(_FIELDS))})", [[r.get(o, {'pts': 0, 'name': '', 'error': ''}.get(o)) for o in _FIELDS] for r in rows])
+        self.db.executemany(f"INSERT INTO frames({_COLUMNS}) VALUES({', '.join('?'*len(_FIELDS))}) ON CONFLICT(film, pts, name) DO UPDATE SET " + ', '.join(f'"{o}"=excluded."{o}"' for o in _FIELDS), [[r.get(o, {'pts': 0, 'name': '', 'error': ''}.get(o)) for o in _FIELDS] for r in rows])
 
 def _film(self, **kw):
     "The id of the film with this content: a new row, or the known one with these values"
@@ -417,16 +455,32 @@ def _film_job(self, p, every, keyframes, facts, threads, notes):
     return dict(kind='film', id=known['id'], path=str(p), every=known['every'], keyframes=bool(known['keyframes']), after=self._one('SELECT max(pts) FROM frames WHERE film=?', known['id']),
                 start=self._one('SELECT max(time) FROM frames WHERE film=?', known['id']) or 0., threads=threads, weight=os.path.getsize(p))
 
-def _still_jobs(self, folder, name, paths, facts):
-    content = f'stills:{folder}:{name}'; known = self._one('SELECT id FROM films WHERE content=?', content)
-    id = self._film(content=content, kind='stills', path=str(folder), name=name, status='done', **(facts if known is None else {}))
-    old = dict(self.db.execute('SELECT name, stamp FROM frames WHERE film=?', (id,)).fetchall())
-    new = [p for p in paths if old.get(p.name) != _stamp(p)]
-    return [dict(kind='stills', id=id, paths=[str(p) for p in o], names=[p.name for p in o], weight=sum(os.path.getsize(p) for p in o)) for o in (new[i:i + 256] for i in range(0, len(new), 256))]
+def _new_stills(self, folder, name, paths, facts, moved, notes):
+    "Stills that count as one film, {path: line of a manifest}: (path, what is known about it) of those to be read"
+    content = f'stills:{folder}:{name}'; stamps = {p.name: _stamp(p) for p in paths}; known = self._one('SELECT id FROM films WHERE content=?', content)
+    for o in () if known else moved:      # known by names, sizes and dates of its files
+        if stamps.items() & dict(self.db.execute('SELECT name, stamp FROM frames WHERE film=?', (o,)).fetchall()).items():
+            with self.db: self.db.execute('UPDATE films SET content=? WHERE id=?', (content, known := o))
+            moved.remove(o); break
+    splits = {r.get('split') for r in paths.values()}; facts = {**facts, **({'split': max(splits)} if splits in ({'train'}, {'val'}) else {})}
+    id = self._film(content=content, kind='stills', path=str(folder), name=name, status='done', **({} if known else facts))
+    old = {r['name']: r for r in self.db.execute('SELECT name, stamp, error FROM frames WHERE film=?', (id,))}; new = [p for p in paths if p.name not in old or old[p.name]['stamp'] != stamps[p.name]]
+    gone = [n for n, r in old.items() if n not in stamps and r['stamp'] and not (folder/n).exists()]; credit = {p.name: {k: r[k] for k in _CREDIT if r.get(k)} for p, r in paths.items()}
+    with self.db:
+        self.db.executemany("UPDATE frames SET error=?, stamp='' WHERE film=? AND name=?", [(f'{folder/n}: gone since it was read', id, n) for n in gone])
+        self.db.executemany('UPDATE frames SET licence=?, author=?, link=? WHERE film=? AND name=?', [(*map(c.get, _CREDIT), id, n) for n, c in credit.items() if c and n in old])
+    notes += [(n, 'broken', r['error']) for n, r in old.items() if r['error'] and r['stamp'] and r['stamp'] == stamps.get(n)] + [(n, 'gone', f'{folder/n}: gone since it was read') for n in gone]
+    return [(p, dict(film=id, **credit[p.name])) for p in new]
 
-Catalogue._put, Catalogue._film, Catalogue._film_job, Catalogue._still_jobs = _put, _film, _film_job, _still_jobs
+def _still_jobs(items):
+    "Jobs of 256 stills"
+    for i in range(0, len(items), 256):
+        paths, about = zip(*items[i:i + 256])
+        yield dict(kind='stills', path=str(paths[0].parent), paths=[str(p) for p in paths], names=[p.name for p in paths], about=about, weight=sum(os.path.getsize(p) for p in paths))
 
-# %% ../nbs/02_curate.ipynb #96979544
+Catalogue._put, Catalogue._film, Catalogue._film_job, Catalogue._new_stills = _put, _film, _film_job, _new_stills
+
+# %% ../nbs/02_curate.ipynb #2fc10f8d
 def add(self:Catalogue,
     sources,               # a film, a folder of films and stills, or a list of them
     every:float=1.,        # seconds between two sampled frames
@@ -434,17 +488,19 @@ def add(self:Catalogue,
     shard:tuple=(1, 1),    # (i, n): only part i (from 1) of n of the files; the catalogues are merged afterwards
     keyframes:bool=False,  # look at key frames only: several times faster; frames fall where the encoder put them
     group:str=None,        # for stills: a pattern (regex) that finds the film's name in a file name; default: the folder they lie in is their film
-    licence:str='', author:str='', link:str='',  # of everything added now; kept with each film and written into manifests
+    licence:str='', author:str='', link:str='',  # of everything added now; kept with each film and written into manifests (what a folder's manifest.csv says about single pictures goes first)
     progress:bool=True,    # a bar with the time left
-) -> pd.DataFrame:         # what needs a word: one row a film that is broken, partial, or known already in another way
+) -> pd.DataFrame:         # what needs a word: one row a file that is broken, partial, gone, or known already in another way
     """Read what is new. May be killed at any time: call it again and it goes on. A broken film is reported and the rest goes on.
     `CurateError` before anything is read if a source does not exist."""
     if not every > 0: raise CurateError(f"every={every}: give a number of seconds above 0")
-    films, stills = _sources(sources, group); notes, jobs, facts = [], [], {k: v for k, v in dict(licence=licence, author=author, link=link).items() if v}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    notes, jobs, facts = [], [], {k: v for k, v in dict(licence=licence, author=author, link=link).items() if v}
+    films, stills = _sources(sources, group, notes); cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     threads = 0 if processes <= 1 else max(1, cores//processes)
     for p in _share(films, shard, os.path.getsize): jobs.append(self._film_job(p, every, keyframes, facts, threads, notes))
-    for (folder, name), paths in stills.items(): jobs += self._still_jobs(folder, name, _share(paths, shard, os.path.getsize), facts)
+    there = {o['path']: Path(o['path']).is_dir() for o in self.db.execute("SELECT DISTINCT path FROM films WHERE kind='stills'")} if stills else {}
+    moved = [o['id'] for o in self.db.execute("SELECT id, path FROM films WHERE kind='stills'") if not there.get(o['path'], True)]
+    jobs += _still_jobs([o for (folder, name), paths in stills.items() for o in self._new_stills(folder, name, {p: paths[p] for p in _share(list(paths), shard, os.path.getsize)}, facts, moved, notes)])
     jobs = sorted(filter(None, jobs), key=lambda j: -j['weight'])     # the largest first: processes end together
     rows, saved, length, at = {}, time.monotonic(), {}, {}
     with _bar(sum(j['weight'] for j in jobs), progress) as bar:
@@ -458,17 +514,18 @@ def add(self:Catalogue,
                     with self.db: self.db.execute('UPDATE films SET width=?, height=?, rate=?, duration=? WHERE id=?', (*(m[1][o] for o in ('width', 'height', 'rate', 'duration')), j['id']))
                     length[k] = m[1]['duration']; at[k] = j['start'] and j['start']*j['weight']/length[k] if length[k] else 0; bar.update(at[k])
                 elif m[0] == 'row':
-                    rows.setdefault(k, []).append(dict(m[1], film=j['id'])); done = m[1]['time']/length[k] if length.get(k) else 0 if j['kind'] == 'film' else (at.get(k, 0)/j['weight'] + 1/len(j['paths']))
+                    rows.setdefault(k, []).append({'film': j.get('id'), **m[1]}); done = m[1]['time']/length[k] if length.get(k) else 0 if j['kind'] == 'film' else (at.get(k, 0)/j['weight'] + 1/len(j['paths']))
                     now = min(done, 1)*j['weight']; bar.update(now - at.get(k, 0)); at[k] = now
                     if len(rows[k]) >= 64 or time.monotonic() - saved > 1: save(); saved = time.monotonic()
                 else:
-                    save(); bar.update(j['weight'] - at.get(k, 0)); n = self._one('SELECT count(*) FROM frames WHERE film=?', j['id'])
+                    save(); bar.update(j['weight'] - at.get(k, 0))
                     if j['kind'] == 'film':
-                        with self.db: self.db.execute('UPDATE films SET status=?, error=?, duration=coalesce(duration, (SELECT max(time) FROM frames WHERE film=?)) WHERE id=?', (status := 'partial' if n and m[1] == 'broken' else m[1] if n else 'broken', m[2], j['id'], j['id']))
+                        n = self._one('SELECT count(*) FROM frames WHERE film=?', j['id']); status = m[1] if m[1] == 'reading' else 'broken' if not n else 'partial' if m[1] == 'broken' else m[1]
+                        with self.db: self.db.execute('UPDATE films SET status=?, error=?, duration=coalesce(duration, (SELECT max(time) FROM frames WHERE film=?)) WHERE id=?', (status, m[2], j['id'], j['id']))
                         if status != 'done': notes.append((j['path'], status, m[2]))
+                    elif m[1] != 'done': notes.append((j['path'], m[1], m[2]))
+                    else: notes += [(k, 'broken', e) for k, o in zip(j['names'], j['about']) for e, in self.db.execute("SELECT error FROM frames WHERE film=? AND name=? AND error!=''", (o['film'], k))]
         finally: run.close(); save()
-    ids = {j['id'] for j in jobs if j['kind'] == 'stills'}
-    notes += [(n, 'broken', e) for i in sorted(ids) for n, e in self.db.execute("SELECT name, error FROM frames WHERE film=? AND error!=''", (i,))]
     return pd.DataFrame(notes, columns=['file', 'status', 'what'])
 
 def _bar(total, progress):
@@ -477,7 +534,8 @@ def _bar(total, progress):
 
 def forget(self:Catalogue,
     film:int): # id, as in `films()`
-    "Take a film with its frames and decisions out of the catalogue, to read it in another way"
+    "Take a film with its frames and decisions out of the catalogue, for good or to read it in another way"
+    if not self._one('SELECT count(*) FROM films WHERE id=?', film): raise CurateError(f"film {film}: not in {self.path}; `films()` lists them")
     with self.db:
         for q in ('DELETE FROM frames WHERE film=?', 'DELETE FROM decisions WHERE film=?', 'DELETE FROM films WHERE id=?'): self.db.execute(q, (film,))
 
@@ -550,9 +608,9 @@ def _marks(df, t):
     yield 'small', np.minimum(w, h).round() < t.small, lambda r: f'small: {min(r.width*(1 - r.left - r.right), r.height*(1 - r.top - r.bottom)):.0f} < {t.small} pixels'
     if t.licences: yield 'licence', ~df.licence.map(lambda o: any(fnmatchcase(o.lower(), p.lower()) for p in t.licences)), lambda r: f"licence: {r.licence or 'none stated'}"
 
-# %% ../nbs/02_curate.ipynb #abc65857
-_QUERY = '''SELECT r.id, r.film, f.name source, f.kind, r.name, r.pts, r.time, f.duration, r.luma, r.contrast, r.text, r.cut, r.hash, r.top, r.bottom, r."left", r."right", r.tiny, r.stamp, coalesce(r.width, f.width) width,
-    coalesce(r.height, f.height) height, r.error, f.licence, f.author, f.link, CASE WHEN r.split != '' THEN r.split WHEN f.split != '' THEN f.split ELSE 'train' END split, d.keep, d.who, d.at
+# %% ../nbs/02_curate.ipynb #545e2ecf
+_QUERY = '''SELECT r.id, r.film, f.name source, f.kind, r.name, r.pts, r.time, f.duration, r.luma, r.contrast, r.text, r.cut, r.hash, r.top, r.bottom, r."left", r."right", r.tiny, r.stamp, coalesce(r.width, f.width) width, coalesce(r.height, f.height) height,
+    CASE WHEN r.error='' AND f.kind='film' AND f.path='' THEN 'gone: another film stands in its place' ELSE r.error END error, coalesce(r.licence, f.licence) licence, coalesce(r.author, f.author) author, coalesce(r.link, f.link) link, CASE WHEN r.split != '' THEN r.split WHEN f.split != '' THEN f.split ELSE 'train' END split, d.keep, d.who, d.at
     FROM frames r JOIN films f ON f.id=r.film LEFT JOIN decisions d ON d.film=r.film AND d.pts=r.pts AND d.name=r.name ORDER BY f.name, f.content, r.pts, r.name'''
 
 def frames(self:Catalogue,
@@ -613,8 +671,8 @@ def contact_sheet(self:Catalogue,
 
 Catalogue.frames, Catalogue.counts, Catalogue.decide, Catalogue.thumbnails, Catalogue.contact_sheet = frames, counts, decide, thumbnails, contact_sheet
 
-# %% ../nbs/02_curate.ipynb #d93792e5
-def precision_recall(
+# %% ../nbs/02_curate.ipynb #e8bf92aa
+def filter_scores(
     marked, true, # bool
     count=None,   # bool: only these frames are counted
 ) -> tuple:       # precision, recall (nan where there is nothing to count)
@@ -631,7 +689,7 @@ def plot_scores(frames:pd.DataFrame, t:Thresholds, bins=50):
         ax.hist(frames[k].dropna(), bins); ax.axvline(v, c='C3', label=f'{v:g}'); ax.set(xlabel=k, yscale='log'); ax.legend(loc='upper right')
     return fig
 
-# %% ../nbs/02_curate.ipynb #9c426ea5
+# %% ../nbs/02_curate.ipynb #ee9f7d87
 def _order(seed, key): return hashlib.blake2b(f'{seed}:{key}'.encode(), digest_size=8).digest()
 
 def split(self:Catalogue,
@@ -654,6 +712,8 @@ def split(self:Catalogue,
         for i in todo:
             new[i] = 'val' if abs(inside + n[i] - val*total) < abs(inside - val*total) else 'train'
             if new[i] == 'val': inside += n[i]
+        for side in ('val', 'train') if val and todo else ():      # few films: the smallest one goes to a side that would get none
+            if side not in {*have, *new.values()}: new[min(todo, key=lambda i: n[i])] = side
         with self.db:
             self.db.executemany('UPDATE films SET split=? WHERE id=?', [(v, int(k)) for k, v in new.items()])
             if again: self.db.execute("UPDATE frames SET split=''")
@@ -670,10 +730,12 @@ def merge(self:Catalogue,
             with self.db:
                 fields_ = [r['name'] for r in self.db.execute('PRAGMA table_info(films)') if r['name'] != 'id']; names = ', '.join(fields_)
                 self.db.execute(f'INSERT OR IGNORE INTO films({names}) SELECT {names} FROM other.films')
-                self.db.execute("""UPDATE films SET (status, error, width, height, rate, duration, every, keyframes) = (SELECT status, error, width, height, rate, duration, every, keyframes FROM other.films o WHERE o.content=films.content)
-                    WHERE status='reading' AND content IN (SELECT content FROM other.films WHERE status!='reading')""")
+                rank = "instr('reading broken partial done', {})"      # whoever read more of it is believed
+                self.db.execute(f"""UPDATE films SET (status, error, width, height, rate, duration, every, keyframes) = (SELECT status, error, width, height, rate, duration, every, keyframes FROM other.films o WHERE o.content=films.content)
+                    WHERE {rank.format('status')} < (SELECT {rank.format('o.status')} FROM other.films o WHERE o.content=films.content)""")
+                for k in ('path', 'split', *_CREDIT): self.db.execute(f"UPDATE films SET {k}=(SELECT {k} FROM other.films o WHERE o.content=films.content) WHERE {k}='' AND content IN (SELECT content FROM other.films)")
                 rest = ', '.join(f'r."{o}"' for o in _FIELDS[1:])
-                self.db.execute(f'INSERT OR IGNORE INTO frames({_COLUMNS}, split) SELECT f.id, {rest}, r.split FROM other.frames r JOIN other.films o ON o.id=r.film JOIN films f ON f.content=o.content')
+                self.db.execute(f'INSERT OR IGNORE INTO frames({_COLUMNS}, split) SELECT f.id, {rest}, r.split FROM other.frames r JOIN other.films o ON o.id=r.film JOIN films f ON f.content=o.content')      # what both have stays as it is here
                 self.db.execute("""INSERT INTO decisions SELECT f.id, d.pts, d.name, d.keep, d.who, d.at FROM other.decisions d JOIN other.films o ON o.id=d.film JOIN films f ON f.content=o.content WHERE true
                     ON CONFLICT(film, pts, name) DO UPDATE SET keep=excluded.keep, who=excluded.who, at=excluded.at WHERE excluded.at > decisions.at""")
         finally: self.db.execute('DETACH other')
@@ -681,7 +743,7 @@ def merge(self:Catalogue,
 
 Catalogue.split, Catalogue.merge = split, merge
 
-# %% ../nbs/02_curate.ipynb #9895c942
+# %% ../nbs/02_curate.ipynb #9730c6e2
 MANIFEST_COLUMNS = 'file', 'source', 'timecode', 'split', 'licence', 'author', 'link', 'scores'
 
 _EXPORTED = r'(train|val)/[A-Za-z0-9-]+_[0-9a-f]{8}(_[\d-]+)?\.(png|jpg)(\.part)?|manifest\.csv(\.part)?'   # the names of files that `export` writes
@@ -731,7 +793,7 @@ def export(self:Catalogue,
     for i in df.film.unique():
         f = films.loc[i]
         gone = (not f.path or not Path(f.path).is_file() or fingerprint(f.path) != f.content) if f.kind == 'film' else any(_stamp(Path(f.path)/r.name) != r.stamp for r in df[df.film == i].itertuples())
-        if gone: raise CurateError(f"{f.path or f['name']}: gone or changed since it was read: add it from where it is now, then export again")
+        if gone: raise CurateError(f"{f.path or f['name']}: gone or changed since it was read: add it from where it is now, or `forget({i})` it (--forget {i}), then export again")
     df = df.assign(film_content=df.film.map(films.content)); files = {r.Index: f'{r.split}/{_file_name(r)}{suffix}' for r in df.itertuples()}
     for s in df.split.unique(): (folder/s).mkdir(parents=True, exist_ok=True)
     def pictures():
@@ -750,7 +812,7 @@ def export(self:Catalogue,
 
 Catalogue.export = export
 
-# %% ../nbs/02_curate.ipynb #f36a443f
+# %% ../nbs/02_curate.ipynb #8cca321e
 def curate_command(
     catalogue:Path,
     /,
@@ -762,13 +824,16 @@ def curate_command(
     group:str|None=None,
     licence:str='', author:str='', link:str='',
     merge:tuple[Path, ...]=(),
+    forget:tuple[int, ...]=(),
     trim:float|None=None, dark:float|None=None, flat:float|None=None, text:float|None=None, small:int|None=None, duplicate:int|None=None, colour:float|None=None,
     cut:float|None=None, bars:float|None=None,
     picked:bool|None=None,
     licences:tuple[str, ...]|None=None,
+    keep:tuple[int, ...]=(), reject:tuple[int, ...]=(),
     val:float|None=None,
     seed:int=0,
     independent:bool=False,
+    resplit:bool=False,
     sheet:Path|None=None,
     export:Path|None=None,
     side:int=128,
@@ -782,7 +847,7 @@ def curate_command(
 
     Args:
         catalogue: The catalogue, an SQLite file; made if missing.
-        sources: Films, and folders of films and stills, to add. Those that were read before are not read again.
+        sources: Films, and folders of films and stills, to add. Those that were read before are not read again. A folder's manifest.csv tells licence, author, link and split of its stills.
         every: Seconds between two sampled frames.
         processes: Films read at the same time.
         shard: Read only part i/n of the files; merge the catalogues afterwards.
@@ -792,6 +857,7 @@ def curate_command(
         author: Their author.
         link: Where they come from.
         merge: Other catalogues to take over.
+        forget: Take films with these numbers out of the catalogue.
         trim: Threshold: share of a film left out at both ends.
         dark: Threshold: mean luma under which a frame is dark.
         flat: Threshold: contrast under which a frame is a fade.
@@ -803,10 +869,13 @@ def curate_command(
         bars: Threshold of letterbox bars.
         picked: Only what was kept by hand goes into the set.
         licences: Only these licences go into the set, such as CC*.
-        val: Split by film, with this share for validation.
+        keep: Frames to keep whatever the filters say, by their numbers on the sheets or in the table of reasons.
+        reject: Frames to leave out.
+        val: Split by film, with this share for validation. Films that have a split stay where they are.
         seed: Of the split.
         independent: Stills that have nothing to do with each other are split image by image.
-        sheet: Write kept.jpg and rejected.jpg, thumbnails with reasons, into this folder.
+        resplit: Split all films anew.
+        sheet: Write thumbnails with their numbers into this folder: kept-1.jpg and so on, all that is kept; rejected.jpg, a sample of the rest with the filters.
         export: Write the kept frames and manifest.csv into this folder.
         side: Pixels of exported frames.
         how: crop, short or squash.
@@ -818,15 +887,20 @@ def curate_command(
     with Catalogue(catalogue) as cat:
         new = {k: v for k, v in dict(trim=trim, dark=dark, flat=flat, text=text, small=small, duplicate=duplicate, colour=colour, cut=cut, bars=bars, picked=picked, licences=licences).items() if v is not None}
         if new: cat.thresholds = replace(cat.thresholds, **new)
+        for i in forget: cat.forget(i)
         if merge: cat.merge(merge)
         if sources:
             for r in cat.add(list(sources), every, processes, tuple(int(o) for o in m.groups()), keyframes, group, licence, author, link, progress).itertuples(): print(f'{r.status}: {r.what}'.replace(f'{Path.cwd()}{os.sep}', ''))
-        if val is not None: print(cat.split(val, seed, 'frame' if independent else 'film', again=True).to_string(index=False))
+        for ids, yes in ((keep, True), (reject, False)): cat.decide(list(ids), yes)
+        if val is not None: print(cat.split(val, seed, 'frame' if independent else 'film', again=resplit).to_string(index=False))
         df = cat.frames(); films = cat.films()
         print(f"{cat.path}: {len(films)} films ({', '.join(f'{n} {s}' for s, n in films.status.value_counts().items())})\n" + ', '.join(f'{k} {v}' for k, v in cat.counts().items()))
         if reasons: df.drop(columns=['hash', 'stamp']).to_csv(reasons); print(f'{reasons}: scores and reasons of {len(df)} frames')
         if sheet:
             sheet.mkdir(parents=True, exist_ok=True)
-            for name, part in (('kept', df[df.kept]), ('rejected', df[~df.kept])):
-                if len(part): cat.contact_sheet(part.iloc[::max(1, -(-len(part)//200))]).save(sheet/f'{name}.jpg', quality=85); print(f'{sheet/name}.jpg: {min(len(part), 200)} of {len(part)}')
+            for o in sheet.glob('*.jpg'):
+                if re.fullmatch(r'kept-\d+\.jpg', o.name): o.unlink()
+            kept, rest = df[df.kept], df[~df.kept]; pages = {f'kept-{i//200 + 1}.jpg': kept[i:i + 200] for i in range(0, len(kept), 200)} | ({'rejected.jpg': rest.iloc[::-(-len(rest)//200)]} if len(rest) else {})
+            for name, part in pages.items(): cat.contact_sheet(part, caption=lambda r: f"{r.Index}: {r.timecode.split('.')[0] if r.kind == 'film' else r.name} {r.marks}").save(sheet/name, quality=85)
+            print(f"{sheet}: {len(kept)} kept on {len(pages) - bool(len(rest))} sheets, {len(pages.get('rejected.jpg', ()))} of {len(rest)} rejected")
         if export: out = cat.export(export, side, how, progress=progress); print(f"{export}: {', '.join(f'{n} {s}' for s, n in out.split.value_counts().items())}, manifest.csv")

@@ -521,7 +521,7 @@ def catalogue(
     except sqlite3.DatabaseError as e: raise PhotoError(f"{file}: not a catalogue of photos, or broken ({e})") from None
     finally: db.close()
 
-# %% ../nbs/03_photos.ipynb #fcbbc3e2
+# %% ../nbs/03_photos.ipynb #594cdd50
 def add_folder(
     source,            # a folder of photographs, subfolders included
     folder='photos',   # the catalogue's folder, as in `download`
@@ -542,7 +542,7 @@ def add_folder(
         for f in tqdm(files, unit='photo', disable=not progress):
             rel = f.relative_to(source).as_posix(); id = 'own-' + hashlib.sha256(f'{a}\0{rel}'.encode()).hexdigest()[:16]
             if id in cat.known: continue
-            group = f'{author}\0{a}\0' + (rel.rpartition('/')[0] or rel)
+            group = f'{author}\0{a.name}\0' + (rel.rpartition('/')[0] or rel)     # wherever the folder lies
             p = Photo(id, f.stem, author.strip(), hashlib.sha256(group.encode()).hexdigest()[:16], licence.strip(), licence_url, link, rel, 0, 0, source.name)
             try:
                 data = f.read_bytes(); data, im, suffix = _decode(data); p = Photo(**asdict(p) | dict(width=im.width, height=im.height))
