@@ -41,6 +41,27 @@ def test_train_resume_translate(folders, tmp_path, capsys):
     assert made[0].stat().st_mtime_ns > before
 
 
+def test_judge_compare_report(folders, tmp_path, capsys):
+    for kind, n in (("cartoon", 6), ("photo", 12)): write_scenes(tmp_path/"val"/kind, n, kind, seed=200, side=64)
+    pictures = [f"--cartoon={folders/'cartoon'}", f"--photo={folders/'photo'}", f"--val-cartoon={tmp_path/'val'/'cartoon'}", f"--val-photo={tmp_path/'val'/'photo'}"]
+    a, b = tmp_path/"a", tmp_path/"b"
+    assert main(["train", *pictures, "--run", str(a), "--evaluate-every", "1", "--extractor", "simple", "toon2real", *SMALL]) == 0
+    assert main(["train", *pictures, "--run", str(b), "cartoon2real", *SMALL]) == 0
+    assert Run(a).best and Run(b).best is None
+    assert main(["evaluate", str(a), str(b), "--extractor", "simple"]) == 0
+    assert Run(b).best and "weighted Frechet (simple features)" in said(capsys)[0]
+    assert main(["compare", str(a), str(b), "--extractor", "simple", "--reps", "5", "--out", str(tmp_path/"table")]) == 0
+    out = said(capsys)[0]
+    assert "N = 6 images in every set" in out and "| untranslated input |" in out and "note:" not in out
+    assert sorted(p.name for p in (tmp_path/"table").iterdir()) == ["about.json", "history.csv", "table.csv", "table.md", "table.tex"]
+    assert main(["report", str(a), str(b), "--extractor", "simple", "--out", str(tmp_path/"report")]) == 0
+    assert (tmp_path/"report"/"report.html").stat().st_size > 50_000 and {"figure4.pdf", "plane.png"} <= {p.name for p in (tmp_path/"report"/"figures").iterdir()}
+    assert main(["translate", str(a), str(tmp_path/"val"/"cartoon"), "--out", str(tmp_path/"made")]) == 0
+    assert main(["evaluate", str(tmp_path/"made"), *(f"--{k}={tmp_path/'val'/k}" for k in ("cartoon", "photo")), "--extractor", "simple", "--out", str(tmp_path/"made.csv")]) == 0
+    assert (tmp_path/"made.csv").read_text().count("\n") == 4
+    assert main(["evaluate", str(a), str(tmp_path/"made")]) == 1 and "is not a run" in said(capsys)[1][-1]
+
+
 @pytest.mark.parametrize("system", ["cartoon2real", "unit"])
 def test_other_systems(folders, tmp_path, system):
     args = ["train", "--cartoon", f"{folders/'cartoon'}", "--photo", f"{folders/'photo'}", "--run", str(tmp_path/"r"), "--until", "1", system, *SMALL]
@@ -52,6 +73,9 @@ def test_other_systems(folders, tmp_path, system):
     (["train", "--cartoon", "nowhere", "--photo", "nowhere"], 1, "nowhere"),
     (["train", "--resume", "nowhere"], 1, "nowhere is not a run"),
     (["translate", "nowhere", "x.png", "--out", "y"], 1, "nowhere"),
+    (["evaluate", "nowhere"], 1, "nowhere is not a run"),
+    (["evaluate"], 1, "nothing to judge"),
+    (["compare", "nowhere"], 1, "nowhere is not a run"),
     (["paint"], 2, "no command 'paint'"),
 ])
 def test_errors_in_one_line(args, code, text, capsys, tmp_path, monkeypatch):

@@ -117,7 +117,7 @@ def quickstart(out: Path = Path("quickstart")):
     runs = [Run(p.parent) for p in sorted((out/"runs").glob("*/run.json"))]
     print(f"\n{table.round(1).to_string(na_rep='')}\n\nerror, colour and contrast are 8-bit levels against the true photographs, which no system saw; lower is better, also in the Frechet distance, "
           f"which is on hand-made features and no FID.\n\npictures:  {out/'comparison.png'}\ntable:     {out/'table.csv'}\nruns:      {out/'runs'}", flush=True)
-    page = _report(runs, out)
+    page = _report(runs, out, extractor="simple")
     print(f"next:      open {page}\n           toon2real translate {out/'runs'/'toon2real'} {out/'scenes'/'cartoon'} --out translated\n           make lab   opens the notebooks; nbs/index.ipynb is the tour")
 
 
@@ -175,6 +175,7 @@ def compare(
     seed: int = 0,
     reps: int = 100,
     extractor: str = "auto",
+    until: Number = None,
     out: Folder = None,
 ):
     """One table of several runs at their best and last epochs, with the floor, the untranslated input and the paper's numbers.
@@ -187,14 +188,13 @@ def compare(
         seed: Which of them, and the intervals.
         reps: Resamplings for the intervals.
         extractor: An Inception weights file, simple, or auto: the Inception that is found, else simple.
-        out: A folder for table.csv, table.md and table.tex.
+        until: As if the runs had ended after this epoch: equal pairs for runs of unequal length.
+        out: A folder for the table (CSV, Markdown, LaTeX), the histories, and about.json with recipes, options and terms.
     """
-    from toon2real.experiment import compare as go, latex, markdown
-    from toon2real.runs import write_atomic
-    table = go(runs, cartoon, photo, n=n, seed=seed, reps=reps, extractor=extractor)
+    from toon2real.experiment import compare as go, markdown, write_results
+    table = go(runs, cartoon, photo, n=n, seed=seed, reps=reps, extractor=extractor, until=until)
     print("\n".join([_terms(table.attrs), *(f"note: {x}" for x in table.attrs["notes"]), "", markdown(table)]))
-    for name, text in (("table.csv", table.to_csv()), ("table.md", markdown(table)), ("table.tex", latex(table))):
-        if out: write_atomic(out/name, text.encode())
+    if out: write_results(runs, table, out)
 
 
 def _terms(about) -> str:
@@ -211,6 +211,7 @@ def report(
     n: Number = None,
     seed: int = 0,
     extractor: str = "auto",
+    until: Number = None,
 ):
     """The paper's figures (PNG and PDF) and one self-contained HTML page of several runs.
 
@@ -222,19 +223,23 @@ def report(
         n: Images in every set of the table (default: as many as all sets allow).
         seed: Which of them, and which pictures are shown.
         extractor: An Inception weights file, simple, or auto: the Inception that is found, else simple.
+        until: Of the table: as if the runs had ended after this epoch.
     """
     from toon2real.runs import Run
-    _report([Run(p) for p in runs], out, cartoon=cartoon, photo=photo, n=n, seed=seed, extractor=extractor)
+    _report([Run(p) for p in runs], out, cartoon=cartoon, photo=photo, n=n, seed=seed, extractor=extractor, until=until)
 
 
 def _report(runs, out, **kw) -> Path:
     from toon2real.experiment import compare as go
+    from toon2real.fid import best_extractor
     from toon2real.figures import paper_figures
     from toon2real.report import report as page
     pictures = {k: kw[k] for k in ("cartoon", "photo", "seed") if kw.get(k) is not None}
+    table = go(runs, **kw)
     print(f"figures:   {out/'figures'}", flush=True)
-    paper_figures(runs, out/"figures", **pictures)
-    made = page(runs, out/"report.html", table=go(runs, **kw), **pictures)
+    extractor = kw.get("extractor", "auto")
+    paper_figures(runs, out/"figures", extractor=None if extractor == "auto" else best_extractor(extractor), **pictures)
+    made = page(runs, out/"report.html", table=table, extractor=extractor, **pictures)
     print(f"report:    {made}", flush=True)
     return made
 

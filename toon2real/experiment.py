@@ -6,10 +6,11 @@ Docs: https://toon2real.github.io/toon2real/experiment.html.md"""
 
 # %% auto #0
 __all__ = ['PAPER', 'table1', 'sn_ablation', 'identity_ablation', 'train_all', 'validation', 'held_out', 'judge_run', 'compare',
-           'data_facts', 'printed', 'markdown', 'latex', 'over_seeds', 'against_truth', 'quickstart', 'side_by_side',
-           'quickstart_recipes']
+           'data_facts', 'printed', 'markdown', 'latex', 'write_results', 'over_seeds', 'against_truth', 'quickstart',
+           'side_by_side', 'quickstart_recipes']
 
-# %% ../nbs/15_experiment.ipynb #8704964f
+# %% ../nbs/15_experiment.ipynb #3b842323
+import json
 from collections.abc import Iterable
 from pathlib import Path
 import numpy as np
@@ -21,7 +22,7 @@ from .data import Domain
 from .fid import FLOOR, UNTRANSLATED, Judge, best_extractor, frechet_features, simple_features
 from .runs import Run, RunError, translate_all, write_atomic
 from .scenes import pairs, scenes, write_scenes
-from .system import Recipe
+from .system import Recipe, recipe_to_dict
 from .training import Trainer, stills
 from .unit import unit
 
@@ -113,7 +114,7 @@ def judge_run(
 
 def _extractor(x): return best_extractor(x) if isinstance(x, (str, Path)) else x
 
-# %% ../nbs/15_experiment.ipynb #3c136f9d
+# %% ../nbs/15_experiment.ipynb #4cd018f6
 PAPER = {"toon2real": 39.2574, "cartoon2real": 45.2566, "unit": 55.9214}  # its Table I: weighted FID
 
 
@@ -125,6 +126,7 @@ def compare(
     seed:int=0,                # which of them, and the intervals
     reps:int=100,              # resamplings for the intervals
     extractor="auto",          # an extractor, or `best_extractor`'s name for one
+    until:int=None,            # as if the runs had ended after this epoch: equal pairs for runs of unequal length
 ) -> pd.DataFrame:             # `.attrs` has n, seed, reps, extractor, side, data, notes
     "Floor, untranslated input, and each run at its best and its last epoch"
     runs = [r if isinstance(r, Run) else Run(r) for r in runs]
@@ -134,8 +136,7 @@ def compare(
     judge = Judge(r, c, dims, n, seed, reps, extractor=_extractor(extractor))
     rows = {FLOOR: judge.floor, UNTRANSLATED: judge.untranslated}
     for run, label in zip(runs, _labels(runs)):
-        if not run.weight_epochs: raise RunError(f"{run.path} holds no weights yet: train it first")
-        last, best = run.weight_epochs[-1], run.best
+        last, best = _last_and_best(run, until)
         for e in dict.fromkeys([best, last] if best in run.weight_epochs else [last]):
             which = " = ".join(w for w, x in (("best", best), ("last", last)) if x == e)
             h = run.history[run.history.epoch <= e]
@@ -145,8 +146,16 @@ def compare(
     told = [k for k in "system seed epoch which pairs seconds parameters".split() if k in table]
     table = table[told + [k for k in table if k not in told]].astype({k: "Int64" for k in told if k not in ("system", "which")})
     table.attrs = dict(n=judge.n, seed=seed, reps=reps, extractor=repr(judge.extractor), metric=judge.metric, main=judge.main, kid=judge.kid, side=runs[0].recipe.side,
-                       available=judge.available, data=data_facts(runs[0]), notes=_notes(runs, judge, cartoon is not None or photo is not None))
+                       available=judge.available, data=data_facts(runs[0]), until=until, notes=_notes(runs, judge, until, cartoon is not None or photo is not None))
     return table
+
+
+def _last_and_best(run, until) -> tuple[int, int|None]:
+    kept = [e for e in run.weight_epochs if until is None or e <= until]
+    if not kept: raise RunError(f"{run.path} holds no weights{f' up to epoch {until}' if until else ''} yet: train it first")
+    h = run.history[run.history.epoch <= kept[-1]]
+    judged = run.metric in h and h[run.metric].notna().any()
+    return kept[-1], int(h.epoch[h[run.metric].idxmin()]) if judged else None
 
 
 def _labels(runs) -> list[str]:
@@ -161,16 +170,17 @@ def data_facts(run:Run) -> dict[str, dict]:
     return {k: dict(images=d["images"], stills=d.get("stills") or stills(d["source"]), hash=d["hash"]) for k, d in run.about["data"].items()}
 
 
-def _notes(runs, judge, given) -> list[str]:
+def _notes(runs, judge, until, given) -> list[str]:
     "What keeps rows from being compared"
     def differ(what, f): return [f"{what} differ: " + ", ".join(f"{l} {v}" for l, v in zip(_labels(runs), map(f, runs)))] if len({str(f(r)) for r in runs}) > 1 else []
-    out = differ("training pictures", lambda r: "+".join(r.about["data"][k]["hash"][:8] for k in ("cartoon", "photo"))) + differ("pairs seen", lambda r: int(r.history.pairs.iloc[-1])) \
+    seen = [r.history[r.history.epoch <= _last_and_best(r, until)[0]] for r in runs]
+    out = differ("training pictures", lambda r: "+".join(r.about["data"][k]["hash"][:8] for k in ("cartoon", "photo"))) + differ("pairs seen", lambda r: int(seen[runs.index(r)].pairs.iloc[-1])) \
         + differ("batch sizes", lambda r: r.recipe.batch)
     if not given and not held_out(runs[0]): out.append("judged on training pictures: no held-out ones were given")
     for r in runs:
-        if r.best is None: out.append(f"{r.name}: its best epoch is not known, nobody has judged its epochs (toon2real evaluate {r.path})")
+        if _last_and_best(r, until)[1] is None: out.append(f"{r.name}: its best epoch is not known, nobody has judged its epochs (toon2real evaluate {r.path})")
         elif not r.same_judge(judge.about): out.append(f"{r.name}: its best epoch was chosen by another judge ({r.about['judge']['extractor']}, N = {r.about['judge']['n']})")
-        if len(r.history) < r.recipe.total_epochs: out.append(f"{r.name}: {len(r.history)} of its {r.recipe.total_epochs} epochs are trained")
+        if (e := _last_and_best(r, until)[0]) < r.recipe.total_epochs: out.append(f"{r.name}: judged after {e} of the {r.recipe.total_epochs} epochs of its schedule")
     return out
 
 # %% ../nbs/15_experiment.ipynb #a9ca67d1
@@ -205,6 +215,22 @@ def latex(table:pd.DataFrame) -> str:
     t, special = printed(table), {"\\": r"\textbackslash{}", "±": r"$\pm$", **{x: "\\" + x for x in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     def line(*cells): return " & ".join("".join(special.get(x, x) for x in str(o)) for o in cells) + r" \\"
     return "\n".join([rf"\begin{{tabular}}{{l{'r'*t.shape[1]}}}", r"\toprule", line("", *t), r"\midrule", *(line(*row) for row in t.itertuples()), r"\bottomrule", r"\end{tabular}"])
+
+# %% ../nbs/15_experiment.ipynb #3ba3d886
+def write_results(
+    runs:Iterable[Run],
+    table:pd.DataFrame,  # of `compare`
+    out:Path,            # a folder
+) -> list[Path]:
+    "table.csv, table.md, table.tex, history.csv (every epoch of every run), about.json (recipes, options, environments, data without paths, terms of the table)"
+    runs, out = [r if isinstance(r, Run) else Run(r) for r in runs], Path(out)
+    history = pd.concat([r.history.assign(run=label) for r, label in zip(runs, _labels(runs))], ignore_index=True)
+    history = history[["run", *(k for k in history if k != "run")]]
+    about = {"table": table.attrs, "runs": {label: {"recipe": recipe_to_dict(r.recipe), "options": {k: Path(v).name if k == "extractor" else v for k, v in r.about["options"].items()}, **{k: r.about.get(k) for k in ("environment", "created", "judge")},
+             "data": {k: {x: v for x, v in d.items() if x != "source"} for k, d in r.about["data"].items()}} for r, label in zip(runs, _labels(runs))}}
+    files = {"table.csv": table.to_csv(), "table.md": markdown(table) + "\n", "table.tex": latex(table) + "\n", "history.csv": history.to_csv(index=False), "about.json": json.dumps(about, indent=1, ensure_ascii=False, default=str)}
+    for name, text in files.items(): write_atomic(out/name, text.encode())
+    return [out/name for name in files]
 
 # %% ../nbs/15_experiment.ipynb #dded2ac7
 def over_seeds(

@@ -57,7 +57,7 @@ def colour(name:str, taken:Iterable[str]=()) -> str:
     i, taken = int(sha256(name.encode()).hexdigest(), 16), set(taken)
     return next((c for j in range(len(_SPARE)) if (c := _SPARE[(i + j) % len(_SPARE)]) not in taken), _SPARE[i % len(_SPARE)])
 
-# %% ../nbs/16_figures.ipynb #7c7b12f2
+# %% ../nbs/16_figures.ipynb #aaa12d53
 class PaperFigure(Figure):
     "A matplotlib figure that keeps `STYLE` wherever it is drawn, and shows itself in a notebook"
     def savefig(self, *args, **kw):
@@ -67,7 +67,7 @@ class PaperFigure(Figure):
         self.savefig(b := io.BytesIO(), format="png", dpi=96)
         with Image.open(b) as im: im = im.convert("RGB")
         if any(ax.images for ax in self.axes): return {"image/jpeg": base64.b64encode(jpeg_bytes(im, 80)).decode()}
-        im.quantize(64, dither=Image.Dither.NONE).save(b := io.BytesIO(), "PNG", optimize=True)
+        im.quantize(96, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(b := io.BytesIO(), "PNG", optimize=True)
         return {"image/png": base64.b64encode(b.getvalue()).decode()}
 
 
@@ -420,7 +420,7 @@ def busiest(
     at = np.unravel_index(s.argmax(), s.shape)
     return int(at[1]), int(at[0])
 
-# %% ../nbs/16_figures.ipynb #29ead35f
+# %% ../nbs/16_figures.ipynb #8ec2fe0b
 def _same_pictures(runs:list[Run]):
     "RunError unless the runs have one side and one validation set"
     def has(r, k): return r.recipe.side if k == "side" else r.about["data"].get(f"val_{k}", r.about["data"][k])["hash"]
@@ -464,7 +464,7 @@ def comparison(
         for row, (p, (x, y, s)) in enumerate(zip(pictures, at)):
             top = .22 + row*(cell + gap)
             ax = _picture(fig, left, top, cell, p)
-            for colour_, w in ((INK, 1.8), (_BOX, 1.)): ax.add_patch(Rectangle((x - .5, y - .5), s, s, fill=False, edgecolor=colour_, linewidth=w))
+            for colour_, w in (("black", 1.8), (_BOX, 1.)): ax.add_patch(Rectangle((x - .5, y - .5), s, s, fill=False, edgecolor=colour_, linewidth=w))
             _picture(fig, left + cell + gap, top, cell, p[y:y+s, x:x+s], "nearest", frame=_BOX)
     return fig
 
