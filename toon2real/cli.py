@@ -192,7 +192,7 @@ def compare(
         out: A folder for the table (CSV, Markdown, LaTeX), the histories, and about.json with recipes, options and terms.
     """
     from toon2real.experiment import compare as go, markdown, write_results
-    table = go(runs, cartoon, photo, n=n, seed=seed, reps=reps, extractor=extractor, until=until)
+    table = go(runs, cartoon, photo, n=n, seed=seed, reps=reps, extractor=extractor, until=until, progress=sys.stderr.isatty())
     print("\n".join([_terms(table.attrs), *(f"note: {x}" for x in table.attrs["notes"]), "", markdown(table)]))
     if out: write_results(runs, table, out)
 
@@ -235,7 +235,7 @@ def _report(runs, out, **kw) -> Path:
     from toon2real.figures import paper_figures
     from toon2real.report import report as page
     pictures = {k: kw[k] for k in ("cartoon", "photo", "seed") if kw.get(k) is not None}
-    table = go(runs, **kw)
+    table = go(runs, progress=sys.stderr.isatty(), **kw)
     print(f"figures:   {out/'figures'}", flush=True)
     extractor = kw.get("extractor", "auto")
     paper_figures(runs, out/"figures", extractor=None if extractor == "auto" else best_extractor(extractor), **pictures)

@@ -88,7 +88,7 @@ def held_out(run:Run) -> bool:
     "Did the run have held-out pictures of its own?"
     return "val_cartoon" in run.about["data"]
 
-# %% ../nbs/15_experiment.ipynb #0d1de514
+# %% ../nbs/15_experiment.ipynb #e74f00f7
 def judge_run(
     run:Run,
     cartoon=None, photo=None,  # held-out pictures, if not the run's own
@@ -101,7 +101,7 @@ def judge_run(
     "Judge the kept epochs of a run into its history"
     if not run.weight_epochs: raise RunError(f"{run.path} holds no weights yet: train it first")
     c, r = validation(run, cartoon, photo)
-    judge = Judge(r, c, None, n, seed, extractor=_extractor(extractor))
+    judge = Judge(r, c, None, n, seed, extractor=_extractor(extractor), progress=progress)
     with run.locked():
         old = run.history[run.metric].notna() if run.same_judge(judge.about) and run.metric in run.history and not again else None
         done = set(run.history.epoch[old]) if old is not None else set()
@@ -114,7 +114,7 @@ def judge_run(
 
 def _extractor(x): return best_extractor(x) if isinstance(x, (str, Path)) else x
 
-# %% ../nbs/15_experiment.ipynb #4cd018f6
+# %% ../nbs/15_experiment.ipynb #7189102d
 PAPER = {"toon2real": 39.2574, "cartoon2real": 45.2566, "unit": 55.9214}  # its Table I: weighted FID
 
 
@@ -127,13 +127,14 @@ def compare(
     reps:int=100,              # resamplings for the intervals
     extractor="auto",          # an extractor, or `best_extractor`'s name for one
     until:int=None,            # as if the runs had ended after this epoch: equal pairs for runs of unequal length
+    progress:bool=False,
 ) -> pd.DataFrame:             # `.attrs` has n, seed, reps, extractor, side, data, notes
     "Floor, untranslated input, and each run at its best and its last epoch"
     runs = [r if isinstance(r, Run) else Run(r) for r in runs]
     if not runs: raise ValueError("no runs to compare: pass one or more")
     if len(sides := {r.recipe.side for r in runs}) > 1: raise RunError(f"runs of {' and '.join(map(str, sorted(sides)))} px cannot share a table: compare those of one side")
     c, r = validation(runs[0], cartoon, photo)
-    judge = Judge(r, c, dims, n, seed, reps, extractor=_extractor(extractor))
+    judge = Judge(r, c, dims, n, seed, reps, extractor=_extractor(extractor), progress=progress)
     rows = {FLOOR: judge.floor, UNTRANSLATED: judge.untranslated}
     for run, label in zip(runs, _labels(runs)):
         last, best = _last_and_best(run, until)
