@@ -220,7 +220,8 @@ def test_killed_in_the_middle(tmp_path, sig):
     write(src, 200, side=16)
     code = f"""
         import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import torch; torch.set_num_threads(1)
+        import signal, torch; torch.set_num_threads(1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)      # tests that run in the background inherit a SIGINT that is ignored
         from test_translate import Same, Translator
         print("ready", flush=True)
         Translator(Same()).folder({str(src)!r}, {str(dst)!r}, suffix=".tif", progress=False)
