@@ -208,38 +208,32 @@ def report(
     out: Path = Path("report"),
     cartoon: Folder = None,
     photo: Folder = None,
-    n: Number = None,
     seed: int = 0,
     extractor: str = "auto",
     until: Number = None,
 ):
-    """The paper's figures (PNG and PDF) and one self-contained HTML page of several runs.
+    """The paper's figures (PNG and PDF) and one self-contained HTML page of several runs. Its table is by the judge that chose their best epochs.
 
     Args:
         runs: Runs, of one side, that share their held-out pictures.
         out: A folder for figures/ and report.html.
         cartoon: Held-out cartoons (default: those of the first run).
         photo: Held-out photos, likewise.
-        n: Images in every set of the table (default: as many as all sets allow).
-        seed: Which of them, and which pictures are shown.
+        seed: Which pictures are shown.
         extractor: An Inception weights file, simple, or auto: the Inception that is found, else simple.
         until: Of the table: as if the runs had ended after this epoch.
     """
     from toon2real.runs import Run
-    _report([Run(p) for p in runs], out, cartoon=cartoon, photo=photo, n=n, seed=seed, extractor=extractor, until=until)
+    _report([Run(p) for p in runs], out, cartoon=cartoon, photo=photo, seed=seed, extractor=extractor, until=until)
 
 
-def _report(runs, out, **kw) -> Path:
-    from toon2real.experiment import compare as go
+def _report(runs, out, extractor="auto", until=None, **pictures) -> Path:
     from toon2real.fid import best_extractor
     from toon2real.figures import paper_figures
     from toon2real.report import report as page
-    pictures = {k: kw[k] for k in ("cartoon", "photo", "seed") if kw.get(k) is not None}
-    table = go(runs, progress=sys.stderr.isatty(), **kw)
     print(f"figures:   {out/'figures'}", flush=True)
-    extractor = kw.get("extractor", "auto")
     paper_figures(runs, out/"figures", extractor=None if extractor == "auto" else best_extractor(extractor), **pictures)
-    made = page(runs, out/"report.html", table=table, extractor=extractor, **pictures)
+    made = page(runs, out/"report.html", extractor=extractor, until=until, **pictures)
     print(f"report:    {made}", flush=True)
     return made
 
