@@ -6,10 +6,12 @@ Docs: https://toon2real.github.io/toon2real/images.html.md"""
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'MAX_PIXELS', 'FILTERS', 'ImageError', 'upright', 'open_image', 'list_images', 'to_tensor',
-           'to_uint8', 'to_pil', 'resize', 'grid', 'jpeg_bytes', 'png_bytes', 'show']
+           'to_uint8', 'to_pil', 'resize', 'grid', 'jpeg_bytes', 'png_bytes', 'WriteError', 'atomic', 'write_atomic',
+           'show']
 
 # %% ../nbs/00_images.ipynb #b52f3dce
 import io, math, os, re
+from contextlib import contextmanager, suppress
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
@@ -215,6 +217,35 @@ def jpeg_bytes(im, quality:int=88) -> bytes:
 def png_bytes(im) -> bytes:
     "One image of any kind as PNG: every pixel as it is"
     to_pil(im).save(b := io.BytesIO(), 'PNG'); return b.getvalue()
+
+# %% ../nbs/00_images.ipynb #b41b7a67
+class WriteError(ValueError):
+    "A file that cannot be written; the message names it and the remedy"
+
+
+@contextmanager
+def atomic(path: Path):
+    "Yield a temporary path beside `path`; when the block ends well, flush it and rename it to `path`, else remove it"
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with part.open("rb+") as f:
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    except OSError as e:
+        why = f"{path} could not be written ({e.strerror or e})"
+        raise WriteError(f"{why}: free some space there, or choose another folder") from e
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def write_atomic(path: Path, data: bytes):
+    "Write a whole file, or nothing"
+    with atomic(path) as part:
+        part.write_bytes(data)
 
 # %% ../nbs/00_images.ipynb #4c78dbe6
 def _enlarge(im, zoom): return resize(im, tuple(max(round(o*zoom), 1) for o in im.size), 'squash', 'nearest' if zoom > 1 and zoom == int(zoom) else 'lanczos')
