@@ -310,3 +310,37 @@ def test_real_stills(tmp_path):
     with Catalogue(tmp_path/'c.sqlite') as c:
         c.add([d/f'{o}.jpg' for o in rows + boxed], progress=False); df = c.frames(); assert df.marks.str.contains('text').sum() <= 1 and set(df.name[df.letterbox]) == {f'{Path(o).name}.jpg' for o in boxed}
         assert (df.licence != '').all()      # as its manifest says
+
+def test_a_hostile_catalogue_writes_nowhere_else(tmp_path):
+    "Splits and names become paths: refused where they come in (merge, manifest, about) and where they go out (export)"
+    d = tmp_path/"in"/"stills"
+    d.mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    for i in range(4):
+        Image.fromarray(noise.integers(0, 255, (90, 90, 3), np.uint8)).save(d/f"{i}.png")
+    evil = {"films": "../../../x", "frames": "/tmp/x"}
+    for table, split in evil.items():
+        with Catalogue(tmp_path/f"{table}.sqlite") as hostile:
+            hostile.add(d, progress=False)
+            hostile.db.execute(f"UPDATE {table} SET split=?", (split,))
+            hostile.db.commit()
+            with pytest.raises(CurateError, match=rf"{table}.sqlite: split '{split}' is none of train, val"):
+                hostile.export(tmp_path/"out"/"deep"/"set", progress=False)
+            with Catalogue(tmp_path/"own.sqlite") as own:
+                with pytest.raises(CurateError, match=rf"{table}.sqlite: split '{split}' is none of train, val"):
+                    own.merge(hostile.path)
+                assert not len(own.films())
+    with Catalogue(tmp_path/"names.sqlite") as hostile, Catalogue(tmp_path/"own.sqlite") as own:
+        hostile.add(d, progress=False)
+        hostile.db.execute("UPDATE frames SET name='../' || name")
+        hostile.db.commit()
+        for act in (lambda: own.merge(hostile.path), lambda: hostile.export(tmp_path/"out"/"set", progress=False)):
+            with pytest.raises(CurateError, match=r"names.sqlite: '../0.png' is no plain file name"):
+                act()
+        own.add(d, progress=False)
+        with pytest.raises(CurateError, match="film 1: split '../x'"):
+            own.about(1, split="../x")
+        (d/"manifest.csv").write_text("file,split\n0.png,../../x\n")
+        with pytest.raises(CurateError, match=r"manifest.csv: split '../../x'"):
+            own.add(d, progress=False)
+    assert not (tmp_path/"out").exists() and not (tmp_path/"x").exists()
