@@ -8,7 +8,7 @@ root = Path(__file__).parent.parent
 ini = ConfigParser(delimiters=["="]); ini.read(root/"settings.ini", encoding="utf-8"); ini = ini["DEFAULT"]
 toml = tomllib.loads((root/"pyproject.toml").read_text(encoding="utf-8"))
 notebooks = sorted((root/"nbs").rglob("[0-9a-z]*.ipynb"))
-BLOCKED = "nbdev execnb jupyter jupyterlab IPython ipykernel ipywidgets anywidget fastcore tensorboard".split()
+BLOCKED = "nbdev execnb jupyter jupyterlab IPython ipykernel ipywidgets anywidget tensorboard".split()
 
 
 @pytest.mark.parametrize("k", "lib_path nbs_path doc_path tst_flags title".split())
