@@ -26,10 +26,10 @@ def latency(next_batch, n):
     return statistics.median(ms), np.percentile(ms, 95)
 
 
-def builds(folder, side, processes):
-    "Seconds to make the map with so many processes, cache empty, files in the page cache"
+def builds(folder, side, threads):
+    "Seconds to make the map with so many threads, cache empty, files in the page cache"
     with tempfile.TemporaryDirectory() as t:
-        start = time.perf_counter(); d = Domain.open(folder, load_side(side), cache=t, processes=processes, progress=False)
+        start = time.perf_counter(); d = Domain.open(folder, load_side(side), cache=t, threads=threads, progress=False)
         return len(d), time.perf_counter() - start
 
 
@@ -42,20 +42,20 @@ def main():
     p.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16], help="batch sizes")
     p.add_argument("--samples", type=int, default=960, help="samples drawn for each figure")
     p.add_argument("--workers", type=int, default=2, help="workers of the DataLoader")
-    p.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="processes that build the map")
+    p.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads that build the map")
     p.add_argument("--large", type=int, default=0, metavar="N", help="also build a map of N JPEGs of 1280 x 720 made from the photos")
     p.add_argument("--device", default="cpu")
     k = p.parse_args()
     for folder in (k.cartoon, k.photo): [f.read_bytes() for f in list_images(folder)]          # into the page cache, for everyone
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, {k.device}\n")
     print("| map build | images | seconds | images/s |\n|---|---|---|---|")
-    for n in k.processes:
-        size, s = builds(k.photo, k.side, n); print(f"| {Path(k.photo).name}, {n} process{'es'*(n > 1)} | {size} | {s:.1f} | {size/s:.0f} |", flush=True)
+    for n in k.threads:
+        size, s = builds(k.photo, k.side, n); print(f"| {Path(k.photo).name}, {n} thread{'s'*(n > 1)} | {size} | {s:.1f} | {size/s:.0f} |", flush=True)
     if k.large:
         with tempfile.TemporaryDirectory() as t:
             for i, f in enumerate(list_images(k.photo)[:k.large]): Image.open(f).convert("RGB").resize((1280, 720)).save(Path(t)/f"{i:05}.jpg")
-            for n in k.processes:
-                size, s = builds(t, k.side, n); print(f"| 1280 x 720, {n} process{'es'*(n > 1)} | {size} | {s:.1f} | {size/s:.0f} |", flush=True)
+            for n in k.threads:
+                size, s = builds(t, k.side, n); print(f"| 1280 x 720, {n} thread{'s'*(n > 1)} | {size} | {s:.1f} | {size/s:.0f} |", flush=True)
     with tempfile.TemporaryDirectory() as t:
         C, R = (Domain.open(o, load_side(k.side), cache=t, progress=False) for o in (k.cartoon, k.photo))
         start = time.perf_counter(); Domain.open(k.photo, load_side(k.side), cache=t); print(f"| opened again | {len(R)} | {time.perf_counter() - start:.2f} | |")

@@ -25,8 +25,7 @@ def quiet(*args, **kw):
 
 
 def child(code, **kw):
-    "A process without torch, so that it starts in a fraction of a second"
-    return subprocess.Popen([sys.executable, "-c", data._CHILD.replace("from toon2real.data import _serve\n_serve()", code)], **kw)
+    return subprocess.Popen([sys.executable, "-c", code], **kw)
 
 
 def test_killed_while_building(tmp_path):
@@ -90,7 +89,7 @@ def test_odd_folder(tmp_path):
     again = quiet(src, 32, cache=tmp_path/"cache")
     assert (again.names, again.skipped, again.hash) == (d.names, d.skipped, d.hash)
     assert list(d.manifest.file) == [o["file"] for o in d.lines] and len(d.manifest) == len(d) + len(d.skipped)
-    p = quiet(src, 32, cache=tmp_path/"two", processes=2)           # several processes: the same map
+    p = quiet(src, 32, cache=tmp_path/"two", threads=2)           # several threads: the same map
     assert (p.hash, p.skipped) == (d.hash, d.skipped)
     with pytest.raises(DataError, match="cut1.png"): Domain.open(src, 32, cache=tmp_path/"cache", strict=True)
 
@@ -138,34 +137,24 @@ def test_copied_cache_is_believed_after_a_look(tmp_path):
     assert Domain.open(src, 32, cache=cache).hash == want and f.stat().st_ino == ino
 
 
-def test_decoder_that_dies(tmp_path, monkeypatch):
-    "A file that kills its process (twice) is a broken file with a name; the others are decoded"
-    src = folder(tmp_path/"src", 60)
-    (src/"0058.png").write_bytes(b"KILLME")
-    assert data._CHILD.count("_serve()") == 1
-    monkeypatch.setattr(data, "_CHILD", data._CHILD.replace("_serve()", """
-import os, toon2real.data as d
-real = d.read_image
-d.read_image = lambda path, *a: os._exit(11) if open(path, 'rb').read(6) == b'KILLME' else real(path, *a)
-d._serve()"""))
-    here = data.read_image                                          # slow here, so that the processes are up before the bad file's turn
-    monkeypatch.setattr(data, "read_image", lambda *a: (time.sleep(.2), here(*a))[1])
-    d = quiet(src, 32, cache=tmp_path/"cache", processes=2)
-    assert len(d) == 59 and d.skipped == [("0058.png", "the process that decoded it died, twice: remove this file")]
-
-
-def test_decoder_that_does_not_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_CHILD", "raise SystemExit('no')")
-    with pytest.raises(DataError, match="processes=1"): Domain.open(folder(tmp_path/"src", 500), 32, cache=tmp_path/"cache", processes=2)
-    assert not list((tmp_path/"cache").glob("*/*"))
-
-
-def test_script_without_main_guard(tmp_path):
-    "Several processes from a plain script: it must not be run again by each of them"
-    src = folder(tmp_path/"src", 30)
-    (tmp_path/"script.py").write_text(f"print('once', flush=True)\nfrom toon2real.data import Domain\nprint(len(Domain.open({str(src)!r}, 32, cache={str(tmp_path/'cache')!r}, processes=2)))")
-    out = subprocess.run([sys.executable, tmp_path/"script.py"], capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert (out.stdout, out.returncode) == ("once\n30\n", 0), out.stderr
+def test_working_folder_is_not_imported(tmp_path):
+    "Where one stands, a folder `toon2real` or a `csv.py` may lie: long decoding, started by a script elsewhere, runs neither"
+    src, here = folder(tmp_path / "src", 45), tmp_path / "here"
+    (here / "toon2real").mkdir(parents=True)
+    for name in ("toon2real/__init__.py", "csv.py", "json.py"):
+        (here / name).write_text("print('pwned', flush=True)")
+    script = tmp_path / "bin" / "script.py"
+    script.parent.mkdir()
+    script.write_text(f"""
+import time
+from toon2real import data
+real = data.read_image
+data.read_image = lambda *args: (time.sleep(.1), real(*args))[1]  # as slow as pictures from a film
+print(len(data.Domain.open({str(src)!r}, 32, cache={str(tmp_path / "cache")!r}, progress=False)))
+""")
+    env = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1])}
+    out = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=here, env=env)
+    assert (out.stdout, out.returncode) == ("45\n", 0), out.stderr
 
 
 def test_full_disk(tmp_path, monkeypatch):

@@ -9,12 +9,25 @@ __all__ = ['DataError', 'random_state', 'load_side', 'read_image', 'decode', 'ca
            'epoch_order', 'Batch', 'Pairs']
 
 # %% ../nbs/07_data.ipynb #e71ea1d8
-import csv, hashlib, io, json, operator, os, queue, re, shutil, signal, socket, subprocess, sys, time, uuid, warnings
+import csv
+import hashlib
+import io
+import json
+import operator
+import os
+import re
+import shutil
+import socket
+import time
+import uuid
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np, torch, PIL
+import numpy as np
+import torch
+import PIL
 from tqdm import tqdm
 from . import __version__
 from .images import ImageError, list_images, open_image, resize
@@ -23,453 +36,605 @@ from .images import ImageError, list_images, open_image, resize
 class DataError(ValueError):
     "Data, or a request for it, that cannot work. The message names the value and the remedy."
 
+
 def random_state(
-    seed:int,    # of the run
-    purpose:str, # what the choice is for: streams of two purposes have nothing in common
-    index:int=0, # epoch, step or global index of a sample, from 0
+    seed: int,  # of the run
+    purpose: str,  # what the choice is for: streams of two purposes have nothing in common
+    index: int = 0,  # epoch, step or global index of a sample, from 0
 ) -> np.random.Generator:
     "A generator that is a pure function of its arguments: Philox, keyed by a hash of `seed` and `purpose`, its counter starting at `index`"
-    if not 0 <= operator.index(index) < 2**64: raise DataError(f"random_state: index={index} must be from 0 to 2**64 - 1")
+    if not 0 <= operator.index(index) < 2**64:
+        raise DataError(f"random_state: index={index} must be from 0 to 2**64 - 1")
     key = hashlib.blake2b(f"{operator.index(seed)}:{purpose}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, 'little'), counter=[0, 0, 0, int(index)]))
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"), counter=[0, 0, 0, int(index)]))
 
 # %% ../nbs/07_data.ipynb #616ade79
-def load_side(side:int) -> int:
+def load_side(side: int) -> int:
     "The side to store pictures at so that crops of `side` can be cut from them: the reference's 286 for 256, so 143 for 128"
-    return round(side*143/128)
+    return round(side * 143 / 128)
 
 # %% ../nbs/07_data.ipynb #0c070f14
 def read_image(
-    path:str,         # an image file
-    side:int,         # pixels
-    how:str='squash', # or "crop", see `images.resize`
-) -> tuple[dict, bytes]: # what is known of the file; side x side x 3 bytes, none if it is no usable image
+    path: str,  # an image file
+    side: int,  # pixels
+    how: str = "squash",  # or "crop", see `images.resize`
+) -> tuple[dict, bytes]:  # what is known of the file; side x side x 3 bytes, none if it is no usable image
     "Read one file and bring it to `side` with Pillow's bicubic filter. Never raises for the file's sake: a `status` other than ok comes with a `reason`."
-    about = dict(width='', height='', sha256='', status='ok', reason='')
-    try: data = Path(path).read_bytes()
-    except OSError as e: return about | dict(status='unreadable', reason=e.strerror or str(e)), b''
-    about['sha256'] = hashlib.sha256(data).hexdigest()
+    about = dict(width="", height="", sha256="", status="ok", reason="")
+    try:
+        data = Path(path).read_bytes()
+    except OSError as e:
+        return about | dict(status="unreadable", reason=e.strerror or str(e)), b""
+    about["sha256"] = hashlib.sha256(data).hexdigest()
     try:
         im = open_image(data)
         about.update(width=im.width, height=im.height)
-        return about, resize(im, side, how, 'bicubic').tobytes()
-    except ImageError as e: return about | dict(status='broken', reason=str(e).partition('bytes>: ')[2] or str(e)), b''
-    except Exception as e: return about | dict(status='broken', reason=f"{type(e).__name__}: {e}"), b''
+        return about, resize(im, side, how, "bicubic").tobytes()
+    except ImageError as e:
+        return about | dict(status="broken", reason=str(e).partition("bytes>: ")[2] or str(e)), b""
+    except Exception as e:
+        return about | dict(status="broken", reason=f"{type(e).__name__}: {e}"), b""
 
 # %% ../nbs/07_data.ipynb #d3ac1ac6
-def _serve():
-    "What a decoding process does: a job comes in as a line of JSON, a picture goes out as a line of JSON and its pixels. Ends when the pipe does."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)                 # Ctrl-C is the parent's business
-    out = os.fdopen(os.dup(1), 'wb'); os.dup2(2, 1)              # what a C library prints must not end up among the pixels
-    def send(about, pixels=b''): out.write(json.dumps(about | dict(n=len(pixels))).encode() + b'\n' + pixels); out.flush()
-    send({})                                                     # hello
-    for job in sys.stdin.buffer: send(*read_image(*json.loads(job)))
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-# A decoder touches no tensor, and importing torch takes ten times as long as the rest: something empty takes its place
-_CHILD = '''
-import sys, types
-class Absent(types.ModuleType):
-    def __getattr__(self, name): return object
-sys.modules["torch"] = Absent("torch")
-from toon2real.data import _serve
-_serve()
-'''
-
-class _Process:
-    "A decoding process, started again if a file kills it"
-    def __init__(self): self.start()
-    def start(self):
-        env = os.environ | dict(PYTHONPATH=os.pathsep.join(o or os.getcwd() for o in sys.path))
-        self.p = subprocess.Popen([sys.executable, '-c', _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
-
-    def hello(self):
-        "Wait until it is up"
-        if not self.p.stdout.readline(): raise DataError(f"a decoding process did not start: {sys.executable} says why above; processes=1 does without")
-
-    def __call__(self, job):
-        for _ in range(2):                                       # a file gets a second try in a fresh process
-            try:
-                self.p.stdin.write(json.dumps(job).encode() + b'\n'); self.p.stdin.flush()
-                about = json.loads(self.p.stdout.readline())
-                pixels = self.p.stdout.read(n := about.pop('n'))
-                if len(pixels) == n: return about, pixels
-            except (OSError, ValueError): pass                   # the pipe ended: the process is dead
-            self.close(); self.start(); self.hello()
-        return dict(width='', height='', sha256='', status='broken', reason='the process that decoded it died, twice: remove this file'), b''
-
-    def close(self): self.p.kill(); self.p.communicate()
-
-# %% ../nbs/07_data.ipynb #017ffc74
-def _cpus() -> int: return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 def decode(
-    jobs:list,          # of (path, side, how)
-    processes:int=None, # how many; None: one for each core if more than 3 s of work remain after the first second, else none
-) -> Iterator[tuple[dict, bytes]]: # in the order of the jobs
+    jobs: list,  # of (path, side, how)
+    threads: int = None,  # how many; None: one for each core, at most 16
+) -> Iterator[tuple[dict, bytes]]:  # in the order of the jobs
     "`read_image` of every job"
-    done, start = 0, time.perf_counter()
-    if processes is None:
-        while done < len(jobs) and time.perf_counter() - start < 1: yield read_image(*jobs[done]); done += 1
-        processes = min(_cpus(), 16) if (len(jobs) - done)*(time.perf_counter() - start) > 3*done else 1
-    processes = min(processes, len(jobs) - done)
-    if processes <= 1: yield from (read_image(*job) for job in jobs[done:]); return
-    workers, idle = [_Process() for _ in range(processes)], queue.SimpleQueue()
-    def up(w): w.hello(); idle.put(w)
-    def one(job):
-        w = idle.get()
-        try: return w(job)
-        finally: idle.put(w)
+    threads = threads or min(_cpus(), 16)
+    ahead = 64 * threads  # pictures decoded at most before they are asked for
+    pool = ThreadPoolExecutor(threads)
     try:
-        with ThreadPoolExecutor(processes) as pool:
-            ups = [pool.submit(up, w) for w in workers]
-            while done < len(jobs) and not all(o.done() for o in ups): yield read_image(*jobs[done]); done += 1
-            for o in ups: o.result()
-            for i in range(done, len(jobs), 64*processes): yield from pool.map(one, jobs[i:i + 64*processes])
+        for start in range(0, len(jobs), ahead):
+            yield from pool.map(lambda job: read_image(*job), jobs[start : start + ahead])
     finally:
-        for w in workers: w.close()
+        pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/07_data.ipynb #671bf69f
 _FORMAT = 1
 
+
 def cache_folder(cache=None) -> Path:
     "Where maps are kept: `cache`, else $TOON2REAL_CACHE, else $XDG_CACHE_HOME/toon2real, else ~/.cache/toon2real"
-    return Path(cache or os.environ.get('TOON2REAL_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')/'toon2real').expanduser().absolute()
+    return (
+        Path(
+            cache
+            or os.environ.get("TOON2REAL_CACHE")
+            or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "toon2real"
+        )
+        .expanduser()
+        .absolute()
+    )
 
-def _digest(*parts) -> str: return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+def _digest(*parts) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
 
 def _stat(path, name):
-    try: s = os.stat(path); return name, s.st_size, s.st_mtime_ns
-    except OSError: return name, -1, 0
+    try:
+        s = os.stat(path)
+        return name, s.st_size, s.st_mtime_ns
+    except OSError:
+        return name, -1, 0
 
-def content_hash(names, images, how:str) -> str:
+
+def content_hash(names, images, how: str) -> str:
     "What a run records of its data: sha256 over settings, names and pixels, the same on every machine that sees the same pictures"
     h = hashlib.sha256(json.dumps([_FORMAT, how, *images.shape]).encode())
-    for name, im in zip(names, images): h.update(name.encode('utf-8', 'surrogateescape') + b'\0'); h.update(np.ascontiguousarray(im))
-    return 'sha256:' + h.hexdigest()
+    for name, im in zip(names, images):
+        h.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        h.update(np.ascontiguousarray(im))
+    return "sha256:" + h.hexdigest()
 
 # %% ../nbs/07_data.ipynb #f595d66c
-_COLUMNS = 'file width height bytes mtime_ns sha256 status reason'.split()
+_COLUMNS = ["file", "width", "height", "bytes", "mtime_ns", "sha256", "status", "reason"]
 
-def _npy_header(n:int, side:int) -> bytes:
+
+def _npy_header(n: int, side: int) -> bytes:
     "The header of N x side x side x 3 bytes: 128 bytes long whatever N is"
-    np.lib.format.write_array_header_1_0(b := io.BytesIO(), dict(descr='|u1', fortran_order=False, shape=(n, side, side, 3))); return b.getvalue()
+    np.lib.format.write_array_header_1_0(
+        b := io.BytesIO(), dict(descr="|u1", fortran_order=False, shape=(n, side, side, 3))
+    )
+    return b.getvalue()
 
-def _write(folder:Path, rows, side:int, how:str, label:str):
+
+def _write(folder: Path, rows, side: int, how: str, label: str):
     "Write a build of `rows` (what is known of a file, its pixels) to `folder`"
     lines = []
-    with open(folder/'images.npy', 'wb') as f:
+    with open(folder / "images.npy", "wb") as f:
         f.write(_npy_header(0, side))
-        for line, pixels in rows: lines.append(line); f.write(pixels)
-        if not (names := [o['file'] for o in lines if o['status'] == 'ok']):
-            first = '; '.join(f"{o['file']}: {o['reason']}" for o in lines[:3])
+        for line, pixels in rows:
+            lines.append(line)
+            f.write(pixels)
+        if not (names := [o["file"] for o in lines if o["status"] == "ok"]):
+            first = "; ".join(f"{o['file']}: {o['reason']}" for o in lines[:3])
             raise DataError(f"{label}: none of its {len(lines)} images can be read ({first}): is it the right folder?")
-        f.seek(0); f.write(_npy_header(len(names), side)); f.flush(); os.fsync(f.fileno())
-    text = io.StringIO(newline=''); w = csv.DictWriter(text, _COLUMNS); w.writeheader(); w.writerows(lines)
-    manifest = text.getvalue().encode('utf-8', 'surrogateescape')
-    (folder/'manifest.csv').write_bytes(manifest)
-    images = np.load(folder/'images.npy', mmap_mode='r')
-    about = dict(format=_FORMAT, source=label, side=side, how=how, shape=images.shape, hash=content_hash(names, images, how), mtime_ns=os.stat(folder/'images.npy').st_mtime_ns,
-                 manifest=hashlib.sha256(manifest).hexdigest(), toon2real=__version__, pillow=PIL.__version__)
-    with open(folder/'about.json', 'w', encoding='utf-8') as f: json.dump(about, f, indent=1); f.flush(); os.fsync(f.fileno())
+        f.seek(0)
+        f.write(_npy_header(len(names), side))
+        f.flush()
+        os.fsync(f.fileno())
+    text = io.StringIO(newline="")
+    w = csv.DictWriter(text, _COLUMNS)
+    w.writeheader()
+    w.writerows(lines)
+    manifest = text.getvalue().encode("utf-8", "surrogateescape")
+    (folder / "manifest.csv").write_bytes(manifest)
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    about = dict(
+        format=_FORMAT,
+        source=label,
+        side=side,
+        how=how,
+        shape=images.shape,
+        hash=content_hash(names, images, how),
+        mtime_ns=os.stat(folder / "images.npy").st_mtime_ns,
+        manifest=hashlib.sha256(manifest).hexdigest(),
+        toon2real=__version__,
+        pillow=PIL.__version__,
+    )
+    with open(folder / "about.json", "w", encoding="utf-8") as f:
+        json.dump(about, f, indent=1)
+        f.flush()
+        os.fsync(f.fileno())
 
 # %% ../nbs/07_data.ipynb #2bac48c8
 class _Build(NamedTuple):
-    images:np.ndarray; lines:list; hash:str
+    images: np.ndarray
+    lines: list
+    hash: str
 
     @property
-    def names(self): return [o['file'] for o in self.lines if o['status'] == 'ok']
+    def names(self):
+        return [o["file"] for o in self.lines if o["status"] == "ok"]
 
-def _read(folder:Path) -> _Build|None:
+
+def _read(folder: Path) -> _Build | None:
     "The build in `folder`, or None if there is none or it is damaged"
     try:
-        about, manifest, path = json.loads((folder/'about.json').read_bytes()), (folder/'manifest.csv').read_bytes(), folder/'images.npy'
-        if about['format'] != _FORMAT or hashlib.sha256(manifest).hexdigest() != about['manifest']: return None
-        lines = list(csv.DictReader(io.StringIO(manifest.decode('utf-8', 'surrogateescape'), newline='')))
-        b = _Build(np.load(path, mmap_mode='r'), lines, about['hash'])
-        if b.images.dtype != np.uint8 or list(b.images.shape) != about['shape'] or len(b.names) != len(b.images): return None
-        return b if os.stat(path).st_mtime_ns == about['mtime_ns'] or content_hash(b.names, b.images, about['how']) == b.hash else None
-    except (OSError, ValueError, KeyError, TypeError, csv.Error): return None
+        about, manifest, path = (
+            json.loads((folder / "about.json").read_bytes()),
+            (folder / "manifest.csv").read_bytes(),
+            folder / "images.npy",
+        )
+        if about["format"] != _FORMAT or hashlib.sha256(manifest).hexdigest() != about["manifest"]:
+            return None
+        lines = list(csv.DictReader(io.StringIO(manifest.decode("utf-8", "surrogateescape"), newline="")))
+        b = _Build(np.load(path, mmap_mode="r"), lines, about["hash"])
+        if b.images.dtype != np.uint8 or list(b.images.shape) != about["shape"] or len(b.names) != len(b.images):
+            return None
+        return (
+            b
+            if os.stat(path).st_mtime_ns == about["mtime_ns"] or content_hash(b.names, b.images, about["how"]) == b.hash
+            else None
+        )
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return None
 
 # %% ../nbs/07_data.ipynb #db187ccb
-def _host() -> str: return re.sub('[^0-9A-Za-z]', '_', socket.gethostname())
+def _host() -> str:
+    return re.sub("[^0-9A-Za-z]", "_", socket.gethostname())
 
-def _temporary(place:Path) -> Path:
-    p = place/f".tmp-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"; p.mkdir(parents=True); return p
 
-def _alive(path:Path) -> bool:
+def _temporary(place: Path) -> Path:
+    p = place / f".tmp-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    p.mkdir(parents=True)
+    return p
+
+
+def _alive(path: Path) -> bool:
     "Is the process that made this temporary folder still at work? (Made on another machine: is it younger than a day?)"
-    host, pid = path.name.split('-')[1:3]
-    if os.name == 'posix' and host == _host():
-        try: os.kill(int(pid), 0); return True
-        except ProcessLookupError: return False
-        except PermissionError: return True
-    try: return time.time() - path.stat().st_mtime < 86400
-    except OSError: return False
+    host, pid = path.name.split("-")[1:3]
+    if os.name == "posix" and host == _host():
+        try:
+            os.kill(int(pid), 0)
+            return True
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+    try:
+        return time.time() - path.stat().st_mtime < 86400
+    except OSError:
+        return False
 
-def _sweep(place:Path, keep:Path):
+
+def _sweep(place: Path, keep: Path):
     "Remove all but the build `keep` and the temporary folders of living processes"
     for p in place.iterdir():
-        if p == keep or p.name.startswith('.tmp-') and _alive(p): continue
-        try: p = p.rename(place/f".tmp-old-0-{uuid.uuid4().hex[:8]}") if not p.name.startswith('.tmp-') else p
-        except OSError: continue                                 # Windows: someone still reads it
+        if p == keep or p.name.startswith(".tmp-") and _alive(p):
+            continue
+        try:
+            p = p.rename(place / f".tmp-old-0-{uuid.uuid4().hex[:8]}") if not p.name.startswith(".tmp-") else p
+        except OSError:
+            continue  # Windows: someone still reads it
         shutil.rmtree(p, ignore_errors=True)
 
 # %% ../nbs/07_data.ipynb #44041e25
-def _rows(files, base, old, side, how, processes, label, progress):
+def _rows(files, base, old, side, how, threads, label, progress):
     "A line for the manifest and the pixels of each of `files` (name, bytes, mtime_ns), copied from the build `old` where the file is unchanged"
-    lines = {(o['file'], int(o['bytes']), int(o['mtime_ns'])): o for o in old.lines if o['status'] == 'ok'} if old else {}
+    lines = (
+        {(o["file"], int(o["bytes"]), int(o["mtime_ns"])): o for o in old.lines if o["status"] == "ok"} if old else {}
+    )
     row = {name: i for i, name in enumerate(old.names)} if old else {}
-    fresh = decode([(str(base/f[0]), side, how) for f in files if f not in lines], processes)
-    with tqdm(files, desc=f'decoding {label}', unit='image', delay=1, leave=False, disable=not progress) as bar:
+    fresh = decode([(str(base / f[0]), side, how) for f in files if f not in lines], threads)
+    with tqdm(files, desc=f"decoding {label}", unit="image", delay=1, leave=False, disable=not progress) as bar:
         for f in bar:
-            if f in lines: yield lines[f], old.images[row[f[0]]].tobytes()
-            else: about, pixels = next(fresh); yield dict(file=f[0], bytes=f[1], mtime_ns=f[2]) | about, pixels
+            if f in lines:
+                yield lines[f], old.images[row[f[0]]].tobytes()
+            else:
+                about, pixels = next(fresh)
+                yield dict(file=f[0], bytes=f[1], mtime_ns=f[2]) | about, pixels
 
 # %% ../nbs/07_data.ipynb #b09b1103
-def _build(files, base, place:Path, final:Path, side, how, processes, label, progress):
+def _build(files, base, place: Path, final: Path, side, how, threads, label, progress):
     "Decode `files` into the folder `final`, or leave what another process made there meanwhile"
     tmp = None
     try:
         tmp = _temporary(place)
-        old = max((o for o in place.iterdir() if not o.name.startswith('.tmp-')), key=lambda o: o.stat().st_mtime, default=None)
-        need, free = len(files)*side*side*3, shutil.disk_usage(place).free
-        if need > free: raise OSError(f"{need/1e6:,.0f} MB are needed, {free/1e6:,.0f} MB are free")
-        _write(tmp, _rows(files, base, old and _read(old), side, how, processes, label, progress), side, how, label)
-        if old == final: old.rename(place/f".tmp-old-0-{uuid.uuid4().hex[:8]}")      # damaged, or a file can be read by now that could not
-        try: tmp.rename(final)
+        old = max(
+            (o for o in place.iterdir() if not o.name.startswith(".tmp-")),
+            key=lambda o: o.stat().st_mtime,
+            default=None,
+        )
+        need, free = len(files) * side * side * 3, shutil.disk_usage(place).free
+        if need > free:
+            raise OSError(f"{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
+        _write(tmp, _rows(files, base, old and _read(old), side, how, threads, label, progress), side, how, label)
+        if old == final:
+            old.rename(
+                place / f".tmp-old-0-{uuid.uuid4().hex[:8]}"
+            )  # damaged, or a file can be read by now that could not
+        try:
+            tmp.rename(final)
         except OSError:
-            if not final.is_dir(): raise
+            if not final.is_dir():
+                raise
     except OSError as e:
-        raise DataError(f"{place}: cannot keep the decoded images of {label} here ({e.strerror or e}): free some space, or name another folder by cache= or $TOON2REAL_CACHE") from e
+        raise DataError(
+            f"{place}: cannot keep the decoded images of {label} here ({e.strerror or e}): free some space, or name another folder by cache= or $TOON2REAL_CACHE"
+        ) from e
     finally:
-        if tmp and tmp.is_dir(): shutil.rmtree(tmp, ignore_errors=True)
+        if tmp and tmp.is_dir():
+            shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../nbs/07_data.ipynb #3de8e00e
 def _sources(source):
     "What to call it, the folder its names are relative to, and (name, bytes, mtime_ns) of each file"
     if isinstance(source, (str, os.PathLike)):
         base = Path(source).expanduser().resolve()
-        paths, label = list_images(base), '/'.join(base.parts[-2:])
+        paths, label = list_images(base), "/".join(base.parts[-2:])
     else:
         paths = [Path(o).expanduser().absolute() for o in source]
         base, label = Path(os.path.commonpath([o.parent for o in paths])), f"list of {len(paths)} files"
     return label, base, [_stat(p, p.relative_to(base).as_posix()) for p in paths]
 
-def _open_files(source, side, how, cache, processes, progress) -> "Domain":
+
+def _open_files(source, side, how, cache, threads, progress) -> "Domain":
     label, base, files = _sources(source)
     folder = isinstance(source, (str, os.PathLike))
     key = _digest(str(base), side, how, None if folder else [f[0] for f in files])
-    place = cache_folder(cache)/f"{re.sub(r'[^0-9A-Za-z_.]+', '_', base.name)[:40]}-{side}-{how}-{key[:8]}"
-    final = place/_digest(_FORMAT, files)[:16]
+    place = cache_folder(cache) / f"{re.sub(r'[^0-9A-Za-z_.]+', '_', base.name)[:40]}-{side}-{how}-{key[:8]}"
+    final = place / _digest(_FORMAT, files)[:16]
     b = _read(final)
-    if b and any(os.access(base/o['file'], os.R_OK) for o in b.lines if o['status'] == 'unreadable'): b = None       # readable by now?
-    for _ in range(3):                                           # another process may sweep a build away between its making and its reading
-        if b: break
-        _build(files, base, place, final, side, how, processes, label, progress)
+    if b and any(os.access(base / o["file"], os.R_OK) for o in b.lines if o["status"] == "unreadable"):
+        b = None  # readable by now?
+    for _ in range(3):  # another process may sweep a build away between its making and its reading
+        if b:
+            break
+        _build(files, base, place, final, side, how, threads, label, progress)
         _sweep(place, final)
         b = _read(final)
-    if b is None: raise DataError(f"{place}: other processes keep replacing the decoded images of {label}: is its folder still being filled? Give each process its own cache= meanwhile")
+    if b is None:
+        raise DataError(
+            f"{place}: other processes keep replacing the decoded images of {label}: is its folder still being filled? Give each process its own cache= meanwhile"
+        )
     return Domain(b.images, b.names, b.hash, how, b.lines, str(base) if folder else None, source, label)
 
 # %% ../nbs/07_data.ipynb #02c586e5
 def _open_array(a, side, how) -> "Domain":
     if a.dtype != np.uint8 or a.ndim != 4 or a.shape[-1] != 3:
-        raise DataError(f"an array of {a.dtype} and shape {a.shape} is no pile of pictures: pass uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])")
-    if not len(a): raise DataError("an array of 0 images: pass 1 or more")
-    images = a.view() if a.shape[1:3] == (side, side) else np.stack([resize(PIL.Image.fromarray(o), side, how, 'bicubic') for o in a])
+        raise DataError(
+            f"an array of {a.dtype} and shape {a.shape} is no pile of pictures: pass uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])"
+        )
+    if not len(a):
+        raise DataError("an array of 0 images: pass 1 or more")
+    images = (
+        a.view()
+        if a.shape[1:3] == (side, side)
+        else np.stack([resize(PIL.Image.fromarray(o), side, how, "bicubic") for o in a])
+    )
     images.flags.writeable = False
     names = [str(i) for i in range(len(a))]
-    return Domain(images, names, content_hash(names, images, how), how, None, None, a, 'array')
+    return Domain(images, names, content_hash(names, images, how), how, None, None, a, "array")
 
 # %% ../nbs/07_data.ipynb #3a5388d7
 class Domain:
     "Pictures of one kind: `images` uint8 N x S x S x 3 (read-only), `names`, `skipped`, `hash`, `source` (absolute folder, if it is one). `Domain.open` makes one."
-    def __init__(self, images, names, hash, how='squash', lines=None, source=None, origin=None, label='array'):
-        self.images, self.names, self.hash, self.how, self.lines, self.source, self.origin, self.label = images, names, hash, how, lines, source, origin, label
+
+    def __init__(self, images, names, hash, how="squash", lines=None, source=None, origin=None, label="array"):
+        self.images, self.names, self.hash, self.how, self.lines, self.source, self.origin, self.label = (
+            images,
+            names,
+            hash,
+            how,
+            lines,
+            source,
+            origin,
+            label,
+        )
 
     @staticmethod
     def open(
-        source,              # a folder, a list of image files, a uint8 array N x H x W x 3, or a Domain (opened again at another side)
-        side:int,            # pixels to store: `load_side(128)` for training at 128, 128 itself for validation
-        cache=None,          # folder for the map, see `cache_folder`
-        processes:int=None,  # to decode with; None: as many as are worth it, see `decode`
-        progress:bool=True,  # show a bar if it takes longer than a second
-        how:str='squash',    # ignore the aspect ratio, as the reference does; or "crop", the largest centred square
-        strict:bool=False,   # raise if any image is broken, instead of leaving it out with a warning
+        source,  # a folder, a list of image files, a uint8 array N x H x W x 3, or a Domain (opened again at another side)
+        side: int,  # pixels to store: `load_side(128)` for training at 128, 128 itself for validation
+        cache=None,  # folder for the map, see `cache_folder`
+        threads: int = None,  # to decode with, see `decode`
+        progress: bool = True,  # show a bar if it takes longer than a second
+        how: str = "squash",  # ignore the aspect ratio, as the reference does; or "crop", the largest centred square
+        strict: bool = False,  # raise if any image is broken, instead of leaving it out with a warning
     ) -> "Domain":
         "Open a pile of pictures; files are decoded the first time only. Images that cannot be read are left out, and named in one warning, `.skipped` and `.manifest`."
-        if operator.index(side) < 1: raise DataError(f"side={side}: a side is 1 pixel or more")
-        if how not in ('squash', 'crop'): raise DataError(f"how={how!r}: choose one of squash, crop")
+        if operator.index(side) < 1:
+            raise DataError(f"side={side}: a side is 1 pixel or more")
+        if how not in ("squash", "crop"):
+            raise DataError(f"how={how!r}: choose one of squash, crop")
         if isinstance(source, Domain):
-            if (source.side, source.how) == (side, how): return source
+            if (source.side, source.how) == (side, how):
+                return source
             source = source.origin
-        if isinstance(source, torch.Tensor): raise DataError("a tensor is no domain: pass images.to_uint8(tensor)")
-        if isinstance(source, np.ndarray): d = _open_array(source, side, how)
+        if isinstance(source, torch.Tensor):
+            raise DataError("a tensor is no domain: pass images.to_uint8(tensor)")
+        if isinstance(source, np.ndarray):
+            d = _open_array(source, side, how)
         else:
             if not isinstance(source, (str, os.PathLike)):
                 source = list(source)
-                if not source: raise DataError("a list of 0 images: pass 1 or more")
-                if bad := [o for o in source if not isinstance(o, (str, os.PathLike))]: raise DataError(f"a list with a {type(bad[0]).__name__} in it: pass paths, or one uint8 array N x H x W x 3")
-            d = _open_files(source, int(side), how, cache, processes, progress)
+                if not source:
+                    raise DataError("a list of 0 images: pass 1 or more")
+                if bad := [o for o in source if not isinstance(o, (str, os.PathLike))]:
+                    raise DataError(
+                        f"a list with a {type(bad[0]).__name__} in it: pass paths, or one uint8 array N x H x W x 3"
+                    )
+            d = _open_files(source, int(side), how, cache, threads, progress)
         if d.skipped:
-            some = '; '.join(f"{name} ({reason})" for name, reason in d.skipped[:3]) + ('; ...' if len(d.skipped) > 3 else '')
+            some = "; ".join(f"{name} ({reason})" for name, reason in d.skipped[:3]) + (
+                "; ..." if len(d.skipped) > 3 else ""
+            )
             message = f"{d.label}: {len(d.skipped)} of {len(d.lines)} images cannot be read: {some}"
-            if strict: raise DataError(message + ". Remove or repair them, or open with strict=False to do without")
+            if strict:
+                raise DataError(message + ". Remove or repair them, or open with strict=False to do without")
             warnings.warn(message + ". They are left out; .skipped has all their names", stacklevel=2)
         return d
 
     @property
-    def side(self) -> int: return self.images.shape[1]
+    def side(self) -> int:
+        return self.images.shape[1]
+
     @property
-    def skipped(self) -> list[tuple[str, str]]: return [(o['file'], o['reason']) for o in self.lines or () if o['status'] != 'ok']
+    def skipped(self) -> list[tuple[str, str]]:
+        return [(o["file"], o["reason"]) for o in self.lines or () if o["status"] != "ok"]
+
     @property
     def manifest(self):
         "A DataFrame with a row for each file and what was wrong with it (`status`, `reason`)"
         import pandas as pd
-        return pd.DataFrame(self.lines or [dict(file=o, width=self.side, height=self.side, status='ok', reason='') for o in self.names])
 
-    def tensor(self, index=None, device='cpu') -> torch.Tensor:
+        return pd.DataFrame(
+            self.lines or [dict(file=o, width=self.side, height=self.side, status="ok", reason="") for o in self.names]
+        )
+
+    def tensor(self, index=None, device="cpu") -> torch.Tensor:
         "Pictures as float32 n x 3 x S x S in [-1, 1] on `device`: those of `index` (a slice or an array of integers), or all"
         return _float(torch.tensor(self.images[slice(None) if index is None else index], device=device))
 
-    def sample(self, n:int, seed:int=0) -> np.ndarray:
+    def sample(self, n: int, seed: int = 0) -> np.ndarray:
         "Indices of `n` different pictures, sorted: a function of `n`, `seed` and the number of pictures"
-        if not 1 <= n <= len(self): raise DataError(f"sample of {n}: {self.label} has {len(self)} images, ask for 1 to {len(self)}")
-        return np.sort(random_state(seed, 'sample').permutation(len(self))[:n])
+        if not 1 <= n <= len(self):
+            raise DataError(f"sample of {n}: {self.label} has {len(self)} images, ask for 1 to {len(self)}")
+        return np.sort(random_state(seed, "sample").permutation(len(self))[:n])
 
-    def __len__(self): return len(self.images)
-    def __getitem__(self, i): return self.images[i]
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i]
+
     def __repr__(self):
-        skipped = f", {len(self.skipped)} skipped" if self.skipped else ''
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return f"Domain({self.label}: {len(self)} images of {self.side} x {self.side}{skipped}, {self.hash[:15]})"
 
 # %% ../nbs/07_data.ipynb #41048130
-def _float(x:torch.Tensor) -> torch.Tensor:
+def _float(x: torch.Tensor) -> torch.Tensor:
     "uint8 N x H x W x 3 to float32 N x 3 x H x W in [-1, 1], contiguous, on the same device"
     return x.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
 
 # %% ../nbs/07_data.ipynb #f535129c
 class Order(NamedTuple):
     "What an epoch shows: a row for each sample"
-    c:np.ndarray       # index of the cartoon
-    r:np.ndarray       # index of the photo
-    crop_c:np.ndarray  # n x 2: top and left of the crop
-    crop_r:np.ndarray
-    flip_c:np.ndarray  # bool: mirrored?
-    flip_r:np.ndarray
+
+    c: np.ndarray  # index of the cartoon
+    r: np.ndarray  # index of the photo
+    crop_c: np.ndarray  # n x 2: top and left of the crop
+    crop_r: np.ndarray
+    flip_c: np.ndarray  # bool: mirrored?
+    flip_r: np.ndarray
+
 
 def epoch_order(
-    n_c:int, n_r:int,          # pictures in each domain
-    n:int,                     # samples wanted: max(n_c, n_r), and more to fill the last batch
-    seed:int, epoch:int,       # epoch from 1
-    room:tuple[int,int]=(0, 0),# pixels to spare in each domain: side stored - side of the crop
-    augment:bool=True,         # False: centre crop, no mirror
+    n_c: int,
+    n_r: int,  # pictures in each domain
+    n: int,  # samples wanted: max(n_c, n_r), and more to fill the last batch
+    seed: int,
+    epoch: int,  # epoch from 1
+    room: tuple[int, int] = (0, 0),  # pixels to spare in each domain: side stored - side of the crop
+    augment: bool = True,  # False: centre crop, no mirror
 ) -> Order:
     "The order and the augmentation of an epoch. Its first rows do not depend on `n`: runs of different batch sizes see the same pairs."
     rng = lambda purpose: random_state(seed, purpose, epoch)
-    size, g = max(n_c, n_r), rng('order')
-    i, more = g.permutation(size), rng('order of the fill')
-    while len(i) < n: i = np.concatenate([i, more.permutation(size)])
-    crop = lambda o, k: rng(f'crop {o}').integers(0, k + 1, (n, 2)) if augment else np.full((n, 2), k//2)
-    flip = lambda o: rng(f'flip {o}').random(n) < .5 if augment else np.zeros(n, bool)
-    return Order(i[:n] % n_c, rng('photo').integers(0, n_r, n), crop('c', room[0]), crop('r', room[1]), flip('c'), flip('r'))
+    size, g = max(n_c, n_r), rng("order")
+    i, more = g.permutation(size), rng("order of the fill")
+    while len(i) < n:
+        i = np.concatenate([i, more.permutation(size)])
+    crop = lambda o, k: rng(f"crop {o}").integers(0, k + 1, (n, 2)) if augment else np.full((n, 2), k // 2)
+    flip = lambda o: rng(f"flip {o}").random(n) < 0.5 if augment else np.zeros(n, bool)
+    return Order(
+        i[:n] % n_c, rng("photo").integers(0, n_r, n), crop("c", room[0]), crop("r", room[1]), flip("c"), flip("r")
+    )
 
 # %% ../nbs/07_data.ipynb #6c5d3357
 class _OnDevice:
     "Batches from a map in device memory"
+
     def __init__(self, domain, side, device):
         self.S, self.side, n = domain.side, side, len(domain)
         x = torch.empty(n, self.S, self.S, 3, dtype=torch.uint8, device=device)
-        for i in range(0, n, 1024): x[i:i + 1024] = torch.tensor(domain.images[i:i + 1024])
+        for i in range(0, n, 1024):
+            x[i : i + 1024] = torch.tensor(domain.images[i : i + 1024])
         self.pixels, at = x.view(-1, 3), torch.arange(side, device=device)
-        self.rows, self.cols = (at*self.S)[:, None], at
+        self.rows, self.cols = (at * self.S)[:, None], at
 
     def epoch(self, i, crop, flip):
-        start = (i*self.S + crop[:, 0])*self.S + crop[:, 1] + flip*(self.side - 1)
-        self.start, self.sign = (torch.tensor(o.astype(np.int64), device=self.pixels.device)[:, None, None] for o in (start, 1 - 2*flip.astype(np.int64)))
+        start = (i * self.S + crop[:, 0]) * self.S + crop[:, 1] + flip * (self.side - 1)
+        self.start, self.sign = (
+            torch.tensor(o.astype(np.int64), device=self.pixels.device)[:, None, None]
+            for o in (start, 1 - 2 * flip.astype(np.int64))
+        )
 
-    def batch(self, s:slice): return _float(self.pixels[self.start[s] + self.rows + self.sign[s]*self.cols])
+    def batch(self, s: slice):
+        return _float(self.pixels[self.start[s] + self.rows + self.sign[s] * self.cols])
 
 # %% ../nbs/07_data.ipynb #f6064868
 class _OnHost:
     "Batches from a map in host memory or on disk"
-    def __init__(self, domain, side, device): self.images, self.side, self.device = domain.images, side, device
 
-    def epoch(self, i, crop, flip): self.table = i, crop, flip
+    def __init__(self, domain, side, device):
+        self.images, self.side, self.device = domain.images, side, device
 
-    def cuts(self, s:slice):
+    def epoch(self, i, crop, flip):
+        self.table = i, crop, flip
+
+    def cuts(self, s: slice):
         for i, (top, left), flip in zip(*(o[s] for o in self.table)):
-            cut = self.images[i, top:top + self.side, left:left + self.side]
+            cut = self.images[i, top : top + self.side, left : left + self.side]
             yield cut[:, ::-1] if flip else cut
 
-    def batch(self, s:slice):
+    def batch(self, s: slice):
         n = len(self.table[0][s])
-        if self.device.type == 'cpu':
+        if self.device.type == "cpu":
             x = np.empty((n, 3, self.side, self.side), np.float32)
-            for a, cut in zip(x, self.cuts(s)): a[:] = cut.transpose(2, 0, 1); a /= 127.5; a -= 1
+            for a, cut in zip(x, self.cuts(s)):
+                a[:] = cut.transpose(2, 0, 1)
+                a /= 127.5
+                a -= 1
             return torch.from_numpy(x)
-        x = torch.empty(n, self.side, self.side, 3, dtype=torch.uint8, pin_memory=self.device.type == 'cuda')
-        for a, cut in zip(x.numpy(), self.cuts(s)): a[:] = cut
+        x = torch.empty(n, self.side, self.side, 3, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        for a, cut in zip(x.numpy(), self.cuts(s)):
+            a[:] = cut
         return _float(x.to(self.device, non_blocking=True))
 
 # %% ../nbs/07_data.ipynb #35e06bba
 def _fits(domains, device) -> bool:
     "Do these maps take a quarter of the device's free memory at most?"
-    if device.type == 'cuda': free = torch.cuda.mem_get_info(device)[0]
-    elif device.type == 'mps': free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    else: return False
-    return sum(d.images.nbytes for d in domains) <= free/4
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "mps":
+        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    else:
+        return False
+    return sum(d.images.nbytes for d in domains) <= free / 4
 
 # %% ../nbs/07_data.ipynb #13674f0e
 class Batch(NamedTuple):
-    c:torch.Tensor     # cartoons, float32 n x 3 x side x side in [-1, 1]
-    r:torch.Tensor     # photos, likewise
-    index:np.ndarray   # int64: global index of each sample, counted over the whole run
+    c: torch.Tensor  # cartoons, float32 n x 3 x side x side in [-1, 1]
+    r: torch.Tensor  # photos, likewise
+    index: np.ndarray  # int64: global index of each sample, counted over the whole run
+
 
 class Pairs:
     "Unpaired batches of two domains: `batch(epoch, step)`, epochs from 1, steps from 0"
-    def __init__(self,
-        cartoon:Domain,      # C
-        photo:Domain,        # R
-        side:int,            # pixels of the crops; the domains may be larger (`load_side`)
-        batch:int=1,         # samples of a step, over all processes
-        seed:int=0,          # of order, crops and mirroring
-        device='cpu',        # where batches shall be
-        augment:bool=True,   # random crop, mirrored half of the time; False: centre crop
-        rank:int=0, world:int=1, # this process takes samples rank, rank + world, ... of each batch
+
+    def __init__(
+        self,
+        cartoon: Domain,  # C
+        photo: Domain,  # R
+        side: int,  # pixels of the crops; the domains may be larger (`load_side`)
+        batch: int = 1,  # samples of a step, over all processes
+        seed: int = 0,  # of order, crops and mirroring
+        device="cpu",  # where batches shall be
+        augment: bool = True,  # random crop, mirrored half of the time; False: centre crop
+        rank: int = 0,
+        world: int = 1,  # this process takes samples rank, rank + world, ... of each batch
     ):
         device = torch.device(device)
         for d in (cartoon, photo):
-            if not isinstance(d, Domain): raise DataError(f"Pairs takes two Domains, got {type(d).__name__}: Domain.open(..., side=load_side({side})) makes one")
-            if d.side < side: raise DataError(f"{d.label} is stored at {d.side} pixels, crops of {side} cannot be cut from it: open it with side=load_side({side})={load_side(side)}, or {side}")
-        if side < 1 or batch < 1: raise DataError(f"side={side}, batch={batch}: both must be 1 or more")
-        if not 0 <= rank < world or batch % world: raise DataError(f"batch={batch}, rank={rank}, world={world}: ranks go from 0 to world - 1, and batch must be a multiple of world")
-        self.cartoon, self.photo, self.side, self.size, self.seed, self.device, self.augment, self.rank, self.world = cartoon, photo, side, batch, seed, device, augment, rank, world
-        self.steps = -(-max(len(cartoon), len(photo))//batch)
+            if not isinstance(d, Domain):
+                raise DataError(
+                    f"Pairs takes two Domains, got {type(d).__name__}: Domain.open(..., side=load_side({side})) makes one"
+                )
+            if d.side < side:
+                raise DataError(
+                    f"{d.label} is stored at {d.side} pixels, crops of {side} cannot be cut from it: open it with side=load_side({side})={load_side(side)}, or {side}"
+                )
+        if side < 1 or batch < 1:
+            raise DataError(f"side={side}, batch={batch}: both must be 1 or more")
+        if not 0 <= rank < world or batch % world:
+            raise DataError(
+                f"batch={batch}, rank={rank}, world={world}: ranks go from 0 to world - 1, and batch must be a multiple of world"
+            )
+        self.cartoon, self.photo, self.side, self.size, self.seed, self.device, self.augment, self.rank, self.world = (
+            cartoon,
+            photo,
+            side,
+            batch,
+            seed,
+            device,
+            augment,
+            rank,
+            world,
+        )
+        self.steps = -(-max(len(cartoon), len(photo)) // batch)
         self.resident, self._epoch = _fits((cartoon, photo), device), None
         self._c, self._r = ((_OnDevice if self.resident else _OnHost)(d, side, device) for d in (cartoon, photo))
 
     @property
-    def samples(self) -> int: return self.steps*self.size
+    def samples(self) -> int:
+        return self.steps * self.size
 
-    def order(self, epoch:int) -> Order:
+    def order(self, epoch: int) -> Order:
         "Which pictures an epoch shows in which order, and how they are cut: see `epoch_order`"
-        if epoch < 1: raise DataError(f"epoch={epoch}: epochs are counted from 1")
+        if epoch < 1:
+            raise DataError(f"epoch={epoch}: epochs are counted from 1")
         room = self.cartoon.side - self.side, self.photo.side - self.side
         return epoch_order(len(self.cartoon), len(self.photo), self.samples, self.seed, epoch, room, self.augment)
 
-    def batch(self, epoch:int, step:int) -> Batch:
+    def batch(self, epoch: int, step: int) -> Batch:
         "The batch of a step: a pure function of the seed, `epoch` (from 1) and `step` (from 0)"
-        if not 0 <= step < self.steps: raise DataError(f"step={step}: an epoch has steps 0 to {self.steps - 1}")
+        if not 0 <= step < self.steps:
+            raise DataError(f"step={step}: an epoch has steps 0 to {self.steps - 1}")
         if epoch != self._epoch:
             o = self.order(epoch)
-            self._c.epoch(o.c, o.crop_c, o.flip_c); self._r.epoch(o.r, o.crop_r, o.flip_r); self._epoch = epoch
-        s = slice(step*self.size + self.rank, (step + 1)*self.size, self.world)
-        return Batch(self._c.batch(s), self._r.batch(s), np.arange(s.start, s.stop, s.step, dtype=np.int64) + (epoch - 1)*self.samples)
+            self._c.epoch(o.c, o.crop_c, o.flip_c)
+            self._r.epoch(o.r, o.crop_r, o.flip_r)
+            self._epoch = epoch
+        s = slice(step * self.size + self.rank, (step + 1) * self.size, self.world)
+        return Batch(
+            self._c.batch(s),
+            self._r.batch(s),
+            np.arange(s.start, s.stop, s.step, dtype=np.int64) + (epoch - 1) * self.samples,
+        )
 
-    def batches(self, epoch:int, start:int=0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         "The batches of an epoch, from step `start` on"
-        for step in range(start, self.steps): yield self.batch(epoch, step)
+        for step in range(start, self.steps):
+            yield self.batch(epoch, step)
 
-    def __len__(self): return self.steps
-    def __repr__(self): return f"Pairs({len(self.cartoon)} cartoons, {len(self.photo)} photos: {self.steps} steps of {self.size} at {self.side} x {self.side}, {'in the memory of ' if self.resident else 'for '}{self.device})"
+    def __len__(self):
+        return self.steps
+
+    def __repr__(self):
+        return f"Pairs({len(self.cartoon)} cartoons, {len(self.photo)} photos: {self.steps} steps of {self.size} at {self.side} x {self.side}, {'in the memory of ' if self.resident else 'for '}{self.device})"
