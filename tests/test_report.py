@@ -148,7 +148,7 @@ def test_the_command_trains_the_same_recipe(trained):
     for run in map(Run, sorted(trained.iterdir())):
         words = shlex.split(R.command(run).replace("\\\n", " "))     # as a shell reads it
         made = tyro.cli(train_class(), args=words[2:])
-        assert words[:2] == ["toon2real", "train"] and made.recipe == run.recipe and str(made.cartoon) == run.about["data"]["cartoon"]["source"] and made.weights_every in (None, 1)
+        assert words[:2] == ["toon2real", "train"] and made.recipe == run.recipe and str(made.cartoon) == run.about["data"]["cartoon"]["source"] and made.options.weights_every in (None, 1)
 
 
 @pytest.fixture(scope="module")

@@ -1,37 +1,82 @@
 "The command line: the one hand-written edge of the library (everything else is exported from nbs/)."
-import importlib, sys, warnings
-from dataclasses import dataclass
+
+import importlib
+import shutil
+import subprocess
+import sys
+import warnings
+from dataclasses import asdict, dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
+
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg
+
 from toon2real import __version__
 
+# where each command is, and what it does; nothing is imported before it is asked for
 COMMANDS = {
     "quickstart": ("toon2real.cli:quickstart", "train three small systems on the embedded scenes and compare them"),
-    "curate":     ("toon2real.curate:curate_command", "films and stills to a folder of cartoons ready for training"),
-    "photos":     ("toon2real.photos:photos_command", "photographs by tag, with author, licence and link kept"),
-    "train":      ("toon2real.cli:train_class", "train a system on a folder of cartoons and a folder of photos"),
-    "evaluate":   ("toon2real.cli:evaluate", "judge the kept epochs of runs, or folders of translations"),
-    "compare":    ("toon2real.cli:compare", "one table of several runs: text, Markdown, LaTeX, CSV"),
-    "report":     ("toon2real.cli:report", "figures and one HTML page of several runs"),
-    "translate":  ("toon2real.cli:translate", "translate images, folders and videos"),
+    "curate": ("toon2real.curate:curate_command", "films and stills to a folder of cartoons ready for training"),
+    "photos": ("toon2real.photos:photos_command", "photographs by tag, with author, licence and link kept"),
+    "train": ("toon2real.cli:train_class", "train a system on a folder of cartoons and a folder of photos"),
+    "evaluate": ("toon2real.cli:evaluate", "judge the kept epochs of runs, or folders of translations"),
+    "compare": ("toon2real.cli:compare", "one table of several runs: text, Markdown, LaTeX, CSV"),
+    "report": ("toon2real.cli:report", "figures and one HTML page of several runs"),
+    "translate": ("toon2real.cli:translate_function", "translate images, folders and videos"),
 }
-HELP = "usage: toon2real COMMAND [OPTIONS]\n\nTurn cartoon scenery into photographs, unpaired.\n\n" + "".join(f"  {k:12}{v[1]}\n" for k, v in COMMANDS.items()) + \
-       "\ntoon2real COMMAND --help says more; toon2real --version says which this is.\n"
+HELP = """usage: toon2real COMMAND [OPTIONS]
+
+Turn cartoon scenery into photographs, unpaired.
+
+{commands}
+
+toon2real COMMAND --help says more; toon2real --version says which this is.
+"""
 
 Folder = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 Paths = Annotated[tuple[Path, ...], tyro.conf.Positional, arg(metavar="PATH...", help_behavior_hint="")]
 Number = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
+
+
+def quickstart(out: Path = Path("quickstart")):
+    """Write the embedded scenes as pictures, train three small systems on them, compare them.
+
+    It ends with figures and a report. Some minutes on two processor cores. What was done before is not done again.
+
+    Args:
+        out: Folder for the pictures, the runs, the table, the figures and report.html.
+    """
+    from toon2real import experiment
+    from toon2real.runs import Run
+
+    table = experiment.quickstart(out)
+    runs = [Run(about.parent) for about in sorted((out / "runs").glob("*/run.json"))]
+    print(f"\n{table.round(1).to_string(na_rep='')}\n")
+    print("error, colour and contrast are 8-bit levels against the true photographs, which no system saw; lower is")
+    print("better, also in the Frechet distance, which is on hand-made features and no FID.\n")
+    print(f"pictures:  {out / 'comparison.png'}\ntable:     {out / 'table.csv'}\nruns:      {out / 'runs'}", flush=True)
+    page = _report(runs, out, extractor="simple")
+    print(f"next:      open {page}")
+    print(f"           toon2real translate {out / 'runs' / 'toon2real'} {out / 'scenes' / 'cartoon'} --out translated")
+    print("           make lab   opens the notebooks; nbs/index.ipynb is the tour")
 
 
 def train_class():
-    "The class whose fields are the options of `toon2real train`; made on demand, so that other commands need not load torch"
+    "The class whose fields are the options of `toon2real train`; made on demand, so that other commands need no torch"
     from toon2real.cyclegan import cartoon2real, toon2real
+    from toon2real.training import Options
     from toon2real.unit import unit
-    presets = {"toon2real": (toon2real, "CycleGAN with spectral normalization in its discriminators: the paper's system"),
-               "cartoon2real": (cartoon2real, "CycleGAN: the authors' earlier Cartoon-to-real"), "unit": (unit, "UNIT, the paper's other comparison")}
-    Preset = tyro.extras.subcommand_type_from_defaults({k: v[0] for k, v in presets.items()}, {k: v[1] for k, v in presets.items()}, prefix_names=False)
+
+    systems = {
+        "toon2real": "CycleGAN with spectral normalization in its discriminators: the paper's system",
+        "cartoon2real": "CycleGAN: the authors' earlier Cartoon-to-real",
+        "unit": "UNIT, the paper's other comparison",
+    }
+    recipes = dict(toon2real=toon2real, cartoon2real=cartoon2real, unit=unit)
+    Preset = tyro.extras.subcommand_type_from_defaults(recipes, systems, prefix_names=False)
 
     @dataclass
     class Train:
@@ -43,164 +88,156 @@ def train_class():
 
         toon2real train --resume runs/small
 
-        The system's name and its numbers come last (toon2real train unit --help lists them). Ctrl-C saves; --resume goes on."""
-        cartoon: Folder = None
-        "Folder of cartoons, domain C."
-        photo: Folder = None
-        "Folder of photos, domain R."
-        run: Folder = None
-        "New folder for the run (default: runs/ and the system's name)."
-        resume: Folder = None
-        "A run to go on with; its recipe, data and options are the run's own. Give --cartoon and --photo only if the folders moved."
-        val_cartoon: Folder = None
-        "Held-out cartoons, for samples and evaluations (default: samples are of some training images)."
-        val_photo: Folder = None
-        "Held-out photos, likewise."
-        until: Number = None
-        "Stop after this epoch (default: the end of the recipe's schedule)."
-        init_from: Folder = None
-        "A run or weights file to fine-tune from."
-        device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
-        "cuda, cuda:1, cpu, mps (default: a GPU if there is one)."
-        precision: Literal["auto", "bf16", "float32"] = "auto"
-        "Of the forward passes; auto is bf16 where the device has it."
-        deterministic: bool = False
-        "On CUDA: the same bits every time, and slower."
-        samples: int = 6
-        "Images of each domain translated at each epoch."
-        sample_every: int = 1
-        "Epochs between sheets of samples."
-        weights_every: Number = None
-        "Epochs between kept generators (default: 20 times in the schedule)."
-        save_every: int = 1
-        "Epochs between checkpoints."
-        save_minutes: float = 10
-        "And minutes between checkpoints within an epoch."
-        evaluate_every: Number = None
-        "Epochs between evaluations on the held-out pictures, which then choose the best epoch (default: none)."
-        evaluate_n: Number = None
-        "Images of each set in an evaluation (default: as many as the held-out folders allow)."
-        extractor: str = "auto"
-        "Features for it: an Inception weights file, simple, or auto: the Inception that is found, else simple."
-        tensorboard: bool = False
-        "Write TensorBoard events into the run too."
-        recipe: OmitArgPrefixes[OmitSubcommandPrefixes[Preset]] = toon2real
-        "The system and its numbers."
+        The system's name and its numbers come last (toon2real train unit --help lists them). Ctrl-C saves; --resume
+        goes on."""
 
-        def __call__(self):
-            from toon2real.training import Trainer
-            if (self.val_cartoon is None) != (self.val_photo is None): raise ValueError("--val-cartoon and --val-photo go together: give both or neither")
-            val = (self.val_cartoon, self.val_photo) if self.val_cartoon else None
-            if self.resume is not None: trainer = Trainer.resume(self.resume, self.cartoon, self.photo, val, device=self.device)
-            elif not (self.cartoon and self.photo): raise ValueError("which pictures? Give --cartoon FOLDER and --photo FOLDER, or --resume RUN")
-            else:
-                options = {k: getattr(self, k) for k in "init_from device precision deterministic samples sample_every weights_every save_every save_minutes evaluate_every evaluate_n extractor tensorboard".split()}
-                trainer = Trainer(self.recipe, self.cartoon, self.photo, self.run or Path("runs")/self.recipe.name, val=val, **options)
-            print(f"{trainer.recipe}\n{trainer.cartoon}\n{trainer.photo}\n{trainer.device}, {trainer.options['precision']} -> {trainer.run.path}")
+        cartoon: Folder = None  # folder of cartoons, domain C
+        photo: Folder = None  # folder of photos, domain R
+        run: Folder = None  # new folder for the run (default: runs/ and the system's name)
+        resume: Folder = None  # a run to go on with, as it was begun; --cartoon and --photo only if the folders moved
+        val_cartoon: Folder = None  # held-out cartoons, for samples and evaluations (default: samples are of training)
+        val_photo: Folder = None  # held-out photos, likewise
+        until: Number = None  # stop after this epoch (default: the end of the recipe's schedule)
+        init_from: Folder = None  # a run or weights file to fine-tune from
+        device: Name = None  # cuda, cuda:1, cpu, mps (default: a GPU if there is one)
+        options: OmitArgPrefixes[Options] = Options()  # how the training runs and what it keeps
+        recipe: OmitArgPrefixes[OmitSubcommandPrefixes[Preset]] = toon2real  # the system and its numbers
+
+        def __call__(self, command: list[str]):
+            trainer = _trainer(self, command)
+            print(f"{trainer.recipe}\n{trainer.cartoon}\n{trainer.photo}")
+            print(f"{trainer.device}, {trainer.options.precision} -> {trainer.run.path}")
             run = trainer.fit(self.until)
-            print(f"{run}\nsamples: {run.path/'samples'}\nnext: toon2real translate {run.path} PICTURE_OR_FOLDER --out FOLDER")
+            print(f"{run}\nsamples: {run.path / 'samples'}")
+            print(f"next: toon2real translate {run.path} PICTURE_OR_FOLDER --out FOLDER")
 
     return Train
 
 
-def quickstart(out: Path = Path("quickstart")):
-    """Write the embedded scenes as pictures, train three small systems on them, compare them, draw the figures and a report, and say what to do next.
+def _trainer(train, command: list[str]):
+    "The trainer that the options ask for: a new one, whose run keeps the command, or a resumed one"
+    from toon2real.training import Trainer
 
-    Some minutes on two processor cores. What was done before is not done again.
+    val = None
+    if train.val_cartoon or train.val_photo:
+        if not (train.val_cartoon and train.val_photo):
+            raise ValueError("--val-cartoon and --val-photo go together: give both or neither")
+        val = train.val_cartoon, train.val_photo
+    if train.resume:
+        return Trainer.resume(train.resume, train.cartoon, train.photo, val, device=train.device)
+    if not (train.cartoon and train.photo):
+        raise ValueError("which pictures? Give --cartoon FOLDER and --photo FOLDER, or --resume RUN")
+    run = train.run or Path("runs") / train.recipe.name
+    options = dict(val=val, device=train.device, init_from=train.init_from, **asdict(train.options))
+    trainer = Trainer(train.recipe, train.cartoon, train.photo, run, **options)
+    trainer.run.update(command=command)
+    return trainer
 
-    Args:
-        out: Folder for the pictures, the runs, the table, the figures and report.html.
-    """
-    from toon2real.experiment import quickstart as go
-    from toon2real.runs import Run
-    table = go(out)
-    runs = [Run(p.parent) for p in sorted((out/"runs").glob("*/run.json"))]
-    print(f"\n{table.round(1).to_string(na_rep='')}\n\nerror, colour and contrast are 8-bit levels against the true photographs, which no system saw; lower is better, also in the Frechet distance, "
-          f"which is on hand-made features and no FID.\n\npictures:  {out/'comparison.png'}\ntable:     {out/'table.csv'}\nruns:      {out/'runs'}", flush=True)
-    page = _report(runs, out, extractor="simple")
-    print(f"next:      open {page}\n           toon2real translate {out/'runs'/'toon2real'} {out/'scenes'/'cartoon'} --out translated\n           make lab   opens the notebooks; nbs/index.ipynb is the tour")
+
+@dataclass
+class Judging:
+    "Pictures, seed and features"
+
+    cartoon: Folder = None  # held-out cartoons (default: those of the run, or of the first one)
+    photo: Folder = None  # held-out photos, likewise
+    n: Number = None  # images in every set (default: as many as all sets allow; the floor needs two sets of photos)
+    seed: int = 0  # which of them
+    reps: int = 100  # resamplings for the intervals
+    extractor: str = "auto"  # an Inception weights file, simple, or auto: the Inception that is found, else simple
 
 
-def evaluate(
-    what: Paths,
-    cartoon: Folder = None,
-    photo: Folder = None,
-    n: Number = None,
-    seed: int = 0,
-    reps: int = 100,
-    extractor: str = "auto",
-    again: bool = False,
-    out: Folder = None,
-):
-    """Judge runs, or folders of translations, on held-out pictures: KID, FID, weighted FID and its parts, content, at equal N, beside the floor and the untranslated input.
+BY_DEFAULT = Judging()
 
-    toon2real evaluate runs/toon2real runs/unit                                  the kept epochs of runs, into their histories
 
-    toon2real evaluate translated --cartoon cartoons/val --photo photos/val      folders of pictures named like their cartoons
+def evaluate(what: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, again: bool = False, out: Folder = None):
+    """Judge runs, or folders of translations, on held-out pictures.
+
+    KID, FID, weighted FID and its parts, content, at equal N, beside the floor and the untranslated input.
+
+    toon2real evaluate runs/toon2real runs/unit                                  the kept epochs, into the histories
+
+    toon2real evaluate translated --cartoon cartoons/val --photo photos/val      pictures named like their cartoons
 
     Args:
         what: Runs, or folders of translated pictures.
-        cartoon: Held-out cartoons (default: those of the run).
-        photo: Held-out photos, likewise.
-        n: Images in every set (default: as many as all sets allow; the floor needs two sets of photos).
-        seed: Which of them.
-        reps: Resamplings for the intervals of folders.
-        extractor: An Inception weights file, simple, or auto: the Inception that is found, else simple.
+        on: On what is judged.
         again: Judge epochs of runs that have their metrics already.
         out: Write the numbers of folders here, as CSV.
     """
-    from toon2real.experiment import judge_run, markdown
-    from toon2real.fid import best_extractor, evaluate as judged
-    from toon2real.runs import Run, write_atomic
-    if not what: raise ValueError("nothing to judge: name runs, or folders of translations")
-    runs = [p for p in what if (p/"run.json").exists()]
-    if runs and len(runs) < len(what): raise ValueError(f"{next(p for p in what if p not in runs)} is not a run, {runs[0]} is: judge runs and folders of pictures one after the other")
+    if not what:
+        raise ValueError("nothing to judge: name runs, or folders of translations")
+    runs = [path for path in what if (path / "run.json").exists()]
     if not runs:
-        if not (cartoon and photo): raise ValueError(f"{what[0]} is not a run: to judge a folder of translations give --cartoon FOLDER (their inputs) and --photo FOLDER (real photographs)")
-        if len({p.name for p in what}) < len(what): raise ValueError(f"two of the folders are called alike ({', '.join(map(str, what))}): rename one, rows are called after them")
-        table = judged({p.name: p for p in what}, photo, cartoon, None, n, seed, reps, extractor=best_extractor(extractor), progress=sys.stderr.isatty())
-        print(f"{_terms(table.attrs)}\n\n{markdown(table)}")
-        if out: write_atomic(out, table.to_csv().encode())
-        return
-    for run in map(Run, runs):
-        table = judge_run(run, cartoon, photo, n, seed, extractor, again, progress=sys.stderr.isatty())
-        print(f"{run!r}\n{_terms(run.about['judge'])}\nbest by {run.metric}: epoch {run.best}\n\n{table.to_string(float_format='{:.4g}'.format)}\n", flush=True)
+        return _evaluate_folders(what, on, out)
+    for path in what:
+        if path not in runs:
+            remedy = "judge runs and folders of pictures one after the other"
+            raise ValueError(f"{path} is not a run, {runs[0]} is: {remedy}")
+    for path in runs:
+        _evaluate_run(path, on, again)
 
 
-def compare(
-    runs: Paths,
-    cartoon: Folder = None,
-    photo: Folder = None,
-    n: Number = None,
-    seed: int = 0,
-    reps: int = 100,
-    extractor: str = "auto",
-    until: Number = None,
-    out: Folder = None,
-):
-    """One table of several runs at their best and last epochs, with the floor, the untranslated input and the paper's numbers.
+def _evaluate_run(path: Path, on: Judging, again: bool):
+    "Judge the kept epochs of a run"
+    from toon2real.experiment import judge_run
+    from toon2real.runs import Run
+
+    run = Run(path)
+    table = judge_run(run, on.cartoon, on.photo, on.n, on.seed, on.extractor, again, progress=sys.stderr.isatty())
+    print(f"{run!r}\n{_terms(run.about['judge'])}\nbest by {run.metric}: epoch {run.best}\n")
+    print(f"{table.to_string(float_format='{:.4g}'.format)}\n", flush=True)
+
+
+def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
+    "Judge folders of translated pictures"
+    from toon2real import fid
+    from toon2real.experiment import markdown
+    from toon2real.images import write_atomic
+
+    if not (on.cartoon and on.photo):
+        need = "--cartoon FOLDER (their inputs) and --photo FOLDER (real photographs)"
+        raise ValueError(f"{folders[0]} is not a run: to judge a folder of translations give {need}")
+    named = {folder.name: folder for folder in folders}
+    if len(named) < len(folders):
+        listed = ", ".join(map(str, folders))
+        raise ValueError(f"two of the folders are called alike ({listed}): rename one, rows are called after them")
+    extractor = fid.best_extractor(on.extractor)
+    show = sys.stderr.isatty()
+    table = fid.evaluate(named, on.photo, on.cartoon, None, on.n, on.seed, on.reps, extractor=extractor, progress=show)
+    print(f"{_terms(table.attrs)}\n\n{markdown(table)}")
+    if out:
+        write_atomic(out, table.to_csv().encode())
+
+
+def compare(runs: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, until: Number = None, out: Folder = None):
+    """One table of several runs at their best and last epochs.
+
+    With the floor, the untranslated input and the paper's numbers.
 
     Args:
         runs: Runs, of one side, that share their held-out pictures.
-        cartoon: Held-out cartoons (default: those of the first run).
-        photo: Held-out photos, likewise.
-        n: Images in every set (default: as many as all sets allow).
-        seed: Which of them, and the intervals.
-        reps: Resamplings for the intervals.
-        extractor: An Inception weights file, simple, or auto: the Inception that is found, else simple.
+        on: On what they are compared.
         until: As if the runs had ended after this epoch: equal pairs for runs of unequal length.
-        out: A folder for the table (CSV, Markdown, LaTeX), the histories, and about.json with recipes, options and terms.
+        out: A folder for the table (CSV, Markdown, LaTeX), the histories, and about.json (recipes, options, terms).
     """
-    from toon2real.experiment import compare as go, markdown, write_results
-    table = go(runs, cartoon, photo, n=n, seed=seed, reps=reps, extractor=extractor, until=until, progress=sys.stderr.isatty())
-    print("\n".join([_terms(table.attrs), *(f"note: {x}" for x in table.attrs["notes"]), "", markdown(table)]))
-    if out: write_results(runs, table, out)
+    from toon2real import experiment
+
+    table = experiment.compare(runs, **asdict(on), until=until, progress=sys.stderr.isatty())
+    print(_terms(table.attrs))
+    for note in table.attrs["notes"]:
+        print(f"note: {note}")
+    print(f"\n{experiment.markdown(table)}")
+    if out:
+        experiment.write_results(runs, table, out)
 
 
-def _terms(about) -> str:
+def _terms(about: dict) -> str:
     "What the numbers of a judge were measured on, in a line"
-    return f"N = {about['n']} images in every set ({', '.join(f'{k} {v}' for k, v in about['available'].items())} available), seed {about['seed']}; {about['extractor']}" + \
-        (f"; KID ± standard error (jackknife); [95 % interval of {about['reps']} resamplings]" if about.get("reps") else "")
+    available = ", ".join(f"{name} {count}" for name, count in about["available"].items())
+    terms = f"N = {about['n']} images in every set ({available} available), seed {about['seed']}; {about['extractor']}"
+    if about.get("reps"):
+        terms += f"; KID ± standard error (jackknife); [95 % interval of {about['reps']} resamplings]"
+    return terms
 
 
 def report(
@@ -212,7 +249,9 @@ def report(
     extractor: str = "auto",
     until: Number = None,
 ):
-    """The paper's figures (PNG and PDF) and one self-contained HTML page of several runs. Its table is by the judge that chose their best epochs.
+    """The paper's figures (PNG and PDF) and one self-contained HTML page of several runs.
+
+    Its table is by the judge that chose their best epochs.
 
     Args:
         runs: Runs, of one side, that share their held-out pictures.
@@ -224,55 +263,80 @@ def report(
         until: Of the table: as if the runs had ended after this epoch.
     """
     from toon2real.runs import Run
-    _report([Run(p) for p in runs], out, cartoon=cartoon, photo=photo, seed=seed, extractor=extractor, until=until)
+
+    _report([Run(p) for p in runs], out, extractor, until, cartoon=cartoon, photo=photo, seed=seed)
 
 
-def _report(runs, out, extractor="auto", until=None, **pictures) -> Path:
+def _report(runs, out: Path, extractor="auto", until=None, **pictures) -> Path:
+    "Figures and page under `out`; the page's path"
     from toon2real.fid import best_extractor
     from toon2real.figures import paper_figures
     from toon2real.report import report as page
-    print(f"figures:   {out/'figures'}", flush=True)
-    paper_figures(runs, out/"figures", extractor=None if extractor == "auto" else best_extractor(extractor), **pictures)
-    made = page(runs, out/"report.html", extractor=extractor, until=until, **pictures)
+
+    print(f"figures:   {out / 'figures'}", flush=True)
+    looking = None if extractor == "auto" else best_extractor(extractor)
+    paper_figures(runs, out / "figures", extractor=looking, **pictures)
+    made = page(runs, out / "report.html", extractor=extractor, until=until, **pictures)
     print(f"report:    {made}", flush=True)
     return made
 
 
-def translate(*args, **kw):
+def translate_function():
+    "`toon2real translate`; made on demand, as its options need torch"
     from toon2real.translate import translate_command
-    report = translate_command(*args, **kw)
-    print(report)
-    if report.skipped and not (report.done or report.kept): raise ValueError("nothing was translated")
+
+    @wraps(translate_command)
+    def translate(*args, **kwargs):
+        made = translate_command(*args, **kwargs)
+        print(made)
+        if made.skipped and not (made.done or made.kept):
+            raise ValueError("nothing was translated")
+
+    return translate
 
 
-def _command(name):
+def _run(name: str, args: list[str]):
+    "Read the options of a command, and do it"
     module, attribute = COMMANDS[name][0].split(":")
-    f = getattr(importlib.import_module(module), attribute)
-    if f is train_class: return train_class()
-    if f is translate:
-        from functools import wraps
-        from toon2real.translate import translate_command
-        return wraps(translate_command)(translate)
-    return f
+    command = getattr(importlib.import_module(module), attribute)
+    if command in (train_class, translate_function):
+        command = command()
+    asked = tyro.cli(command, args=args, prog=f"toon2real {name}")
+    if callable(asked):
+        asked(["toon2real", name, *args])
+
+
+def _complain(message):
+    print(f"toon2real: {message}", file=sys.stderr)
 
 
 def main(argv=None) -> int:
     "`toon2real`: 0 done, 1 an error (told in one line), 2 usage, 130 interrupted"
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if argv in (["--version"], ["-V"]): print(f"toon2real {__version__}"); return 0
-    if not argv or argv[0] in ("-h", "--help"): print(HELP, end=""); return 0 if argv else 2
-    if argv[0] not in COMMANDS: print(f"toon2real: no command {argv[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr); return 2
-    warnings.showwarning = lambda message, *_: print(f"toon2real: warning: {message}", file=sys.stderr)
+    name, *args = (sys.argv[1:] if argv is None else argv) or [""]
+    if name in ("--version", "-V"):
+        print(f"toon2real {__version__}")
+        return 0
+    if name in ("", "-h", "--help"):
+        print(HELP.format(commands="\n".join(f"  {k:12}{about}" for k, (_, about) in COMMANDS.items())), end="")
+        return 0 if name else 2
+    if name not in COMMANDS:
+        _complain(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+        return 2
+    warnings.showwarning = lambda message, *_: _complain(f"warning: {message}")
     try:
-        done = tyro.cli(_command(argv[0]), args=argv[1:], prog=f"toon2real {argv[0]}")
-        if callable(done): done()
-    except KeyboardInterrupt as e: print(f"toon2real: {e or 'interrupted'}", file=sys.stderr); return 130
-    except (ValueError, OSError, RuntimeError) as e: print(f"toon2real: {e}", file=sys.stderr); return 1
+        _run(name, args)
+    except KeyboardInterrupt as e:
+        _complain(e if e.args else "interrupted")
+        return 130
+    except (ValueError, OSError, RuntimeError) as e:
+        _complain(e)
+        return 1
     return 0
 
 
 def nbdev_test():
-    "`nbdev_test`, as users know it (nbdev 3 spells the command `nbdev-test`)"
-    try: from nbdev.test import nbdev_test
-    except ImportError as e: raise SystemExit("nbdev is not installed: pip install 'toon2real[dev]'") from e
-    return nbdev_test()
+    "`nbdev_test`, as users know it: nbdev 3 spells the command `nbdev-test`"
+    command = shutil.which("nbdev-test", path=Path(sys.executable).parent)
+    if command is None:
+        raise SystemExit("nbdev is not installed: pip install 'toon2real[dev]'")
+    return subprocess.call([command, *sys.argv[1:]])
