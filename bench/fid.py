@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('TOON2REAL_SHARED', ROOT/'../shared')).resolve()
 
-OURS = """import sys; from toon2real.fid import fid, features; import torch
+OURS = """import sys; from toon2real.fid import fid; from toon2real.features import features; import torch
 a, b, dims, weights, dtype, only = sys.argv[1:]
 kw = dict(dims=int(dims), weights=weights, dtype=getattr(torch, dtype))
 print('VALUE', features(b, **kw).shape[0] if only == 'target' else repr(float(fid(a, b, **kw))))"""
@@ -49,7 +49,7 @@ def main():
     ap.add_argument('--repeats', type=int, default=1)
     ap.add_argument('--json', type=Path, help='write the numbers here too')
     o = ap.parse_args()
-    from toon2real.fid import OFFICIAL
+    from toon2real.features import OFFICIAL
     from toon2real.images import list_images
     with tempfile.TemporaryDirectory() as d:
         d = Path(d); hub = d/'torch/hub/checkpoints'; hub.mkdir(parents=True); complete(o.weights, hub/OFFICIAL)

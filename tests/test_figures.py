@@ -6,7 +6,7 @@ from PIL import Image
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.discriminator import PatchGAN
 from toon2real.figures import (COLOURS, COLUMN, INK, PAGE, Realism, architecture, busiest, comparison, curves, failures, group_runs, layers, paper_figures, plane, realism, save, smoothness, teaser)
-from toon2real.fid import SimpleFeatures
+from toon2real.features import SimpleFeatures
 from toon2real.generator import Generator, convolutions
 from toon2real.runs import Run, RunError, translate_all
 from toon2real.scenes import write_scenes

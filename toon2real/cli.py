@@ -192,6 +192,7 @@ def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
     "Judge folders of translated pictures"
     from toon2real import fid
     from toon2real.experiment import markdown
+    from toon2real.features import best_extractor
     from toon2real.images import write_atomic
 
     if not (on.cartoon and on.photo):
@@ -201,7 +202,7 @@ def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
     if len(named) < len(folders):
         listed = ", ".join(map(str, folders))
         raise ValueError(f"two of the folders are called alike ({listed}): rename one, rows are called after them")
-    extractor = fid.best_extractor(on.extractor)
+    extractor = best_extractor(on.extractor)
     show = sys.stderr.isatty()
     table = fid.evaluate(named, on.photo, on.cartoon, None, on.n, on.seed, on.reps, extractor=extractor, progress=show)
     print(f"{_terms(table.attrs)}\n\n{markdown(table)}")
@@ -269,7 +270,7 @@ def report(
 
 def _report(runs, out: Path, extractor="auto", until=None, **pictures) -> Path:
     "Figures and page under `out`; the page's path"
-    from toon2real.fid import best_extractor
+    from toon2real.features import best_extractor
     from toon2real.figures import paper_figures
     from toon2real.report import report as page
 

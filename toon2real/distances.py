@@ -116,9 +116,7 @@ class FeatureStats(NamedTuple):
 
     def __add__(self, other):
         if not (self.n and other.n):
-            raise ValueError(
-                "statistics without their number of images cannot be added: compute them with `statistics`"
-            )
+            raise ValueError("statistics without their number of images do not add up: compute them with `statistics`")
         n, apart = self.n + other.n, self.mean - other.mean
         within = (self.n - 1) * self.cov + (other.n - 1) * other.cov
         between = np.outer(apart, apart) * (self.n * other.n / n)
@@ -154,7 +152,7 @@ def statistics(x) -> FeatureStats:
 
 # %% ../nbs/15_distances.ipynb #3d624bfe
 def _kernel_sums(x: torch.Tensor, y: torch.Tensor):
-    "Row and column sums of the cubic kernel over blocks of rows, so that memory stays small; x with itself: no self-pairs"
+    "Row and column sums of the cubic kernel over blocks of rows, to spare memory; of x with itself without self-pairs"
     rows, columns = [], y.new_zeros(len(y))
     for start in range(0, len(x), 1024):
         k = x[start : start + 1024] @ y.T / x.shape[1] + 1

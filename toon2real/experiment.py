@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 from .cyclegan import cartoon2real, toon2real
 from .data import Domain
-from .fid import FLOOR, UNTRANSLATED, Judge, best_extractor, frechet_features, simple_features
+from .distances import frechet_features
+from .features import best_extractor, simple_features
+from .fid import FLOOR, UNTRANSLATED, Judge
 from .runs import Run, RunError, translate_all, write_atomic
 from .scenes import pairs, scenes, write_scenes
 from .system import Recipe, recipe_to_dict

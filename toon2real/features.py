@@ -35,7 +35,7 @@ _ENDS = {"pool1": 64, "pool2": 192, "Mixed_6e": 768, "Mixed_7c": 2048}  # layers
 
 
 def inception_layers(dims: int = 2048) -> nn.Sequential:
-    "The FID Inception up to the layer with `dims` channels, named as in pytorch-fid's weights, without memory (meta device)"
+    "The FID Inception up to the layer with `dims` channels, named as in pytorch-fid, without memory (meta device)"
     # imported here because torchvision takes seconds
     from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
     from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
@@ -440,7 +440,7 @@ class ImageSet:
 
     def __init__(
         self,
-        source,  # folder; list of paths, PIL images or arrays; uint8 N x H x W x 3; float N x 3 x H x W in [-1, 1]; domain
+        source,  # folder; list of paths, PIL images or arrays; uint8 N x H x W x 3; float N x 3 x H x W; domain
     ):
         array = getattr(source, "images", source)
         if isinstance(source, ImageSet):
@@ -569,12 +569,12 @@ def is_features(source) -> bool:
 
 def extractor_for(
     dims=None,  # Inception depth (64, ..., 2048; default: as deep as the weights go), a tuple of depths, or "simple"
-    *args,  # for `Inception`: weights, device, dtype, download
+    **kw,  # for `Inception`: weights, device, dtype, download
 ):
     "The extractor that `dims` asks for"
     if isinstance(dims, str) and dims == "simple":
         return SimpleFeatures()
-    return Inception(max(dims) if isinstance(dims, tuple) else dims, *args)
+    return Inception(max(dims) if isinstance(dims, tuple) else dims, **kw)
 
 # %% ../nbs/16_features.ipynb #297968f3
 def best_extractor(
@@ -598,7 +598,7 @@ def features(
     dims=None,  # 64, 192, 768, 2048 (default: as deep as the weights go), "simple", or a tuple: then a dict is returned
     weights=None,  # see `find_inception`
     extractor=None,  # an `Inception`, `SimpleFeatures` or the like, instead of building one
-    cache: bool = None,  # keep and look up under `data.cache_folder()` (default: for folders, files, memory maps, domains)
+    cache: bool = None,  # keep and look up under `data.cache_folder()` (default: for files, memory maps, domains)
     batch: int = None,  # images at a time (default: 16 on a CPU, 128 on CUDA)
     device=None,  # of the Inception
     dtype=torch.float32,  # of the Inception
@@ -606,7 +606,7 @@ def features(
     shard=(
         0,
         1,
-    ),  # (i, n): rows i, i+n, ... only; "dist": processes share the work, each gets all rows (call it on every rank)
+    ),  # (i, n): rows i, i+n, ... only; "dist": ranks share the work, each gets all rows (call it on all)
     progress: bool = False,  # a progress bar
     see=None,  # called as see(rows, {depth: features at every place}) for each batch; the cache is not read then
 ) -> np.ndarray:  # float32 N x D, images in the order of the source
@@ -614,7 +614,8 @@ def features(
     if is_features(source):
         return source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else source
     images = ImageSet(source)
-    extractor = extractor or extractor_for(dims, weights, device, dtype, download)
+    inception = dict(weights=weights, device=device, dtype=dtype, download=download)
+    extractor = extractor or extractor_for(dims, **inception)
     depths = dims if isinstance(dims, tuple) else (dims or extractor.dims,)
     cache = images.stored if cache is None else cache
     together = shard == "dist"

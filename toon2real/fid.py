@@ -37,7 +37,7 @@ _all_ = ["frechet_distance"]
 
 # %% ../nbs/17_fid.ipynb #72ef8501
 class Score(float):
-    "A float that knows what it was measured on. Printed whole, formatted (`f'{s:.2f}'`) and stored (JSON, pandas) as its number."
+    "A float that knows what it was measured on; formatted (`f'{s:.2f}'`) and stored (JSON, pandas) as its number"
 
     def __new__(cls, value, name="", n=(), of=None, seed=None, extractor=""):
         self = super().__new__(cls, value)
@@ -127,9 +127,9 @@ def _frechet(x, y) -> float:
 
 
 def fid(
-    a,  # folder, list, array or tensor of images, domain; N x D features; statistics (`FeatureStats`, .npz of pytorch-fid)
+    a,  # images in any form; N x D features; statistics (`FeatureStats`, .npz of pytorch-fid)
     b,  # likewise
-    dims=None,  # 2048 makes it FID, 768 FID-768, ...; default: as deep as the weights go; "simple" for hand-made features
+    dims=None,  # 2048 makes it FID, 768 FID-768, ... (default: as deep as the weights go); "simple": hand-made features
     n=None,  # subsample both sets to n images ("equal": to the smaller one)
     seed: int = 0,  # of the subsample
     **kw,  # for `features`: weights, extractor, cache, batch, device, dtype, shard, progress
@@ -215,7 +215,8 @@ class _Kept:
     "Spatial Mixed_6e features of the judged cartoons, for the content of what is made of them"
 
     def __init__(self, n: int):
-        self.maps = np.memmap(tempfile.TemporaryFile(), np.float16, "w+", shape=(n, 768, 17, 17))
+        with tempfile.TemporaryFile() as file:
+            self.maps = np.memmap(file, np.float16, "w+", shape=(n, 768, 17, 17))
 
     def keep(self, rows: range, maps: dict):
         self.maps[rows.start : rows.stop] = F.normalize(maps[768], dim=1).half().cpu().numpy()
@@ -227,14 +228,15 @@ class _Kept:
 
 # %% ../nbs/17_fid.ipynb #9f826723
 class Judge:
-    "Held-out cartoons and photographs, fixed: `judge(translations)` is a dict of KID, FID, weighted FID and its parts, precision, recall, content"
+    """Held-out cartoons and photographs, fixed: `judge(translations)` is a dict of KID, FID, weighted FID and its
+    parts, precision, recall, content"""
 
     def __init__(
         self,
         target,  # held-out photographs: folder, tensor, array, domain
         input,  # held-out cartoons, likewise
         dims=None,  # feature depths, the main one first, e.g. (768, 192), or "simple" (default: what `extractor` has)
-        n: int = None,  # images in every set of every row (default: as many as all sets allow; the floor needs 2n photographs)
+        n: int = None,  # images in every set of every row (default: as many as possible; the floor needs 2n targets)
         seed: int = 0,  # which of them, and the intervals
         reps: int = 0,  # resamplings for intervals (` low`, ` high`); 0: none
         extractor=None,  # an `Inception`, `SimpleFeatures` or the like (default: as `dims` says)
@@ -265,12 +267,9 @@ class Judge:
     ) -> dict[str, float]:
         "The row of a set of translations"
         images = ImageSet(generated)
-        if len(images) != self.n:
-            _check_pairs(images, self.inputs)
-            images = images.take(self.index)
-        elif len(images) == len(self.inputs):
-            _check_pairs(images, self.inputs)
-        return self._judged(images)
+        only_judged = len(images) == self.n
+        _check_pairs(images, self.inputs.take(self.index) if only_judged else self.inputs)
+        return self._judged(images if only_judged else images.take(self.index))
 
     @property
     def about(self) -> dict:
@@ -342,12 +341,12 @@ def evaluate(
     target,  # validation photographs
     input,  # the cartoons that were translated, in the order of `generated`
     dims=(768, 192),  # feature depths; the first is the main one. "simple" for hand-made features
-    n: int = None,  # images in every set of every row (default: as many as all sets allow; the floor needs 2n photographs)
+    n: int = None,  # images in every set of every row (default: as many as possible; the floor needs 2n targets)
     seed: int = 0,  # which of them, and the intervals
     reps: int = 100,  # resamplings for the intervals
     **kw,  # for `Judge`
 ) -> pd.DataFrame:  # one row a system; `.attrs` has n, seed, reps, extractor and how many images there were
-    "The table of an experiment at equal N, with floor and untranslated input: KID, FID with interval, weighted FID and parts, content"
+    "The table of an experiment at equal N, with floor and untranslated input; its columns are those of a `Judge`"
     systems = generated if isinstance(generated, dict) else {"generated": generated}
     taken = {FLOOR, UNTRANSLATED} & set(systems)
     if taken:

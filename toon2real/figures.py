@@ -32,7 +32,7 @@ from torch.nn.utils import parametrize
 from .data import random_state
 from .discriminator import receptive_field
 from .experiment import validation
-from .fid import SimpleFeatures, WeightsMissing, best_extractor, features
+from .features import SimpleFeatures, WeightsMissing, best_extractor, features
 from .generator import ReflectionPad, ResBlock
 from .images import ImageError, jpeg_bytes
 from .runs import Run, RunError, translate_all, write_atomic

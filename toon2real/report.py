@@ -23,7 +23,8 @@ from PIL import Image
 from . import __version__, experiment, figures
 from .cyclegan import cartoon2real, toon2real
 from .data import load_side
-from .fid import best_extractor, UNTRANSLATED, WeightsMissing
+from .features import WeightsMissing, best_extractor
+from .fid import UNTRANSLATED
 from .images import jpeg_bytes, resize, to_pil
 from .runs import Run, RunError, write_atomic
 from .system import recipe_to_dict

@@ -28,7 +28,8 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from .data import Domain, Pairs, load_side, random_state
-from .fid import Judge, best_extractor
+from .features import best_extractor
+from .fid import Judge
 from .images import grid, jpeg_bytes, to_tensor, to_uint8
 from .runs import Run, RunError, environment, load_weights, translate_all, translate_samples
 from .system import Recipe, System, load_system_state
