@@ -409,6 +409,23 @@ def test_command(tiny, tmp_path):
     with pytest.raises(TranslateError): go([], tmp_path/"x")
     with pytest.raises(TranslateError): go([src], src/"0.png")
 
+@pytest.mark.parametrize("odd", ["..", ".", "../../a/b/.."])
+def test_results_stay_under_out(tiny, tmp_path, monkeypatch, odd):
+    "Whatever the inputs are called: the originals stay as they are"
+    weights = str(tmp_path / "w.safetensors")
+    save_weights(weights, tiny)
+    here = tmp_path / "a" / "b"
+    write(here, 1)
+    write(here.parent, 1)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.png")}
+    monkeypatch.chdir(here)
+    options = {"device": "cpu", "progress": False, "overwrite": True}
+    report = translate_command(weights, [here / "0.png", odd], out="t", **options)
+    assert report.done >= 1
+    assert before == {p: p.read_bytes() for p in before}
+    assert all(here / "t" in p.parents for p in set(tmp_path.rglob("*.png")) - set(before))
+
+
 def test_command_line(tiny, tmp_path):
     tyro = pytest.importorskip("tyro")
     weights = str(tmp_path/"w.safetensors"); save_weights(weights, tiny); write(tmp_path/"in", 1)

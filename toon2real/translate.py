@@ -604,7 +604,7 @@ def translate_command(
         except (ImageError, TranslateError) as e: total.skipped.append((f, str(e)))
 
     for p in inputs:
-        to = out if named else out/p.name if len(inputs) > 1 or not p.is_dir() else out
+        to = out if named else out/Path(os.path.abspath(p)).name if len(inputs) > 1 or not p.is_dir() else out     # `..` has a name too
         if p.is_dir():
             images, videos = _kinds(p, recursive)
             if images or not videos:
