@@ -46,6 +46,7 @@ toon2real = CycleGANRecipe(name="toon2real", norm="sn+in")
 class CycleGAN(System):
     "Two generators, two discriminators, two pools"
     generators = ("G_r", "G_c")
+    to_photo_modules = ("G_r",)
 
     def __init__(self,
         recipe:CycleGANRecipe,

@@ -18,11 +18,13 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import time
 import uuid
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -31,6 +33,7 @@ import PIL
 from tqdm import tqdm
 from . import __version__
 from .images import ImageError, list_images, open_image, resize
+from .scenes import write_scenes
 
 # %% ../nbs/07_data.ipynb #a9c430d4
 class DataError(ValueError):
@@ -362,6 +365,30 @@ def _open_array(a, side, how) -> "Domain":
     names = [str(i) for i in range(len(a))]
     return Domain(images, names, content_hash(names, images, how), how, None, None, a, "array")
 
+# %% ../nbs/07_data.ipynb #d0d7ed7f
+_SCENES = re.compile(r"scenes:(cartoon|photo):(\d+)-(\d+)(?:@(\d+))?")
+
+
+def _scenes_folder(source: str, cache) -> Path:
+    "The folder in the cache with the scenes that `source` names"
+    match = _SCENES.fullmatch(str(source))
+    if not match or int(match[2]) > int(match[3]):
+        raise DataError(f"{source!r} names no scenes: write scenes:cartoon:0-799 or scenes:photo:800-1599@64")
+    kind, first, last, side = match[1], int(match[2]), int(match[3]), int(match[4] or 128)
+    folder = cache_folder(cache) / "scenes" / f"{kind}-{first}-{last}-{side}"
+    if not folder.exists():
+        part = Path(tempfile.mkdtemp(prefix=".scenes", dir=_made(folder.parent)))
+        write_scenes(part, last - first + 1, kind, first, side)
+        with suppress(OSError):  # another process was faster
+            part.rename(folder)
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
 # %% ../nbs/07_data.ipynb #3a5388d7
 class Domain:
     "Pictures of one kind: `images` uint8 N x S x S x 3 (read-only), `names`, `skipped`, `hash`, `source` (absolute folder, if it is one). `Domain.open` makes one."
@@ -380,7 +407,7 @@ class Domain:
 
     @staticmethod
     def open(
-        source,  # a folder, a list of image files, a uint8 array N x H x W x 3, or a Domain (opened again at another side)
+        source,  # a folder, "scenes:cartoon:0-799" (embedded scenes), a list of image files, a uint8 array N x H x W x 3, or a Domain (opened again at another side)
         side: int,  # pixels to store: `load_side(128)` for training at 128, 128 itself for validation
         cache=None,  # folder for the map, see `cache_folder`
         threads: int = None,  # to decode with, see `decode`
@@ -410,7 +437,10 @@ class Domain:
                     raise DataError(
                         f"a list with a {type(bad[0]).__name__} in it: pass paths, or one uint8 array N x H x W x 3"
                     )
-            d = _open_files(source, int(side), how, cache, threads, progress)
+            folder = _scenes_folder(source, cache) if str(source).startswith("scenes:") else source
+            d = _open_files(folder, int(side), how, cache, threads, progress)
+            if folder is not source:
+                d.source = d.origin = source
         if d.skipped:
             some = "; ".join(f"{name} ({reason})" for name, reason in d.skipped[:3]) + (
                 "; ..." if len(d.skipped) > 3 else ""

@@ -15,6 +15,7 @@ import re
 import subprocess
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,10 +47,16 @@ def _pack(tensors: dict, recipe: Recipe, dtype: torch.dtype = None, **about) -> 
     return save_tensors(kept, {"toon2real": json.dumps(about)})
 
 # %% ../nbs/14_runs.ipynb #68c07e40
-def save_weights(path: Path, system: System, dtype: torch.dtype = torch.bfloat16, **about):
+def save_weights(
+    path: Path,
+    system: System,
+    dtype: torch.dtype = torch.bfloat16,
+    modules: tuple[str, ...] = None,  # which to keep (default: all generators)
+    **about,
+):
     "The modules that translation needs, with the recipe and whatever `about` says, in one safetensors file"
     tensors = {}
-    for module in system.generators:
+    for module in modules or system.generators:
         state = getattr(system, module).state_dict()
         tensors |= {f"{module}.{name}": value for name, value in state.items()}
     write_atomic(path, _pack(tensors, system.recipe, dtype, **about))
@@ -69,18 +76,33 @@ def read_about(path: Path) -> dict:
         raise RunError(f"{path} is not a readable safetensors file ({e})") from e
 
 # %% ../nbs/14_runs.ipynb #831a9921
+def _one_way(path: Path) -> Callable:
+    "What stands in for `to_cartoon` where the file has no weights for it"
+
+    def to_cartoon(r: torch.Tensor) -> torch.Tensor:
+        raise RunError(
+            f"{path} holds the way from cartoon to photograph only: train a system of your own for the other"
+        )
+
+    return to_cartoon
+
+# %% ../nbs/14_runs.ipynb #1dc3317c
 def load_weights(path: Path, device="cpu") -> System:
     "The system of a weights file, in float32, ready to translate (its discriminators are fresh)"
     about = read_about(path)
     try:
         system = recipe_from_dict(about["recipe"]).build()
         tensors = load_tensors(Path(path).read_bytes())
-        for module in system.generators:
+        kept = {name.split(".")[0] for name in tensors}
+        one_way = kept == set(system.to_photo_modules)
+        for module in system.to_photo_modules if one_way else system.generators:
             prefix = f"{module}."
             state = {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
             getattr(system, module).load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
         raise RunError(f"{path}: its weights do not fit its recipe ({e})") from e
+    if one_way and kept != set(system.generators):
+        system.to_cartoon = _one_way(path)
     return system.to(device).eval()
 
 # %% ../nbs/14_runs.ipynb #7dc49804
@@ -252,8 +274,10 @@ def translate_samples(system: System, c: torch.Tensor, r: torch.Tensor) -> dict[
 # %% ../nbs/14_runs.ipynb #b789bd74
 @patch
 def _samples(self: Run, epoch: int) -> Path:
-    "Where the sheet of an epoch lies"
-    return self.path / "samples" / f"epoch-{epoch:04d}.png"
+    "Where the sheet of an epoch lies: PNG, or WebP in a run that was packed"
+    sheet = self.path / "samples" / f"epoch-{epoch:04d}.png"
+    packed = sheet.with_suffix(".webp")
+    return packed if packed.exists() else sheet
 
 
 @patch
@@ -266,7 +290,7 @@ def save_samples(self: Run, epoch: int, samples: dict[str, np.ndarray]):
 @patch(as_prop=True)
 def sample_epochs(self: Run) -> list[int]:
     "Epochs that have a sheet"
-    return _numbers(self.path / "samples", r"epoch-(\d+)\.png")
+    return _numbers(self.path / "samples", r"epoch-(\d+)\.(?:png|webp)")
 
 
 def _numbers(folder: Path, pattern: str) -> list[int]:

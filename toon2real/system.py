@@ -108,6 +108,7 @@ class Player:
 class System(nn.Module):
     "Networks, their players and their optimisers. Subclasses fill `players` and define `to_photo`, `to_cartoon`"
     generators: tuple[str, ...] = ()  # the modules that translation needs; `runs.save_weights` writes these
+    to_photo_modules: tuple[str, ...] = ()  # those of them that `to_photo` needs
 
     def __init__(self, recipe:Recipe):
         super().__init__()

@@ -144,6 +144,7 @@ NOISES = ("dis_c", "dis_r", "gen_c", "gen_r", "gen_cyc_r", "gen_cyc_c")   # a st
 class UNIT(System):
     "Two encoders, two decoders, two discriminators"
     generators = ("E_c", "E_r", "H_c", "H_r")
+    to_photo_modules = ("E_c", "H_r")
 
     def __init__(self, recipe:UNITRecipe):
         super().__init__(recipe)
