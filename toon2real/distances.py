@@ -108,20 +108,11 @@ def frechet_features(
 
 # %% ../nbs/15_distances.ipynb #83b3ace0
 class FeatureStats(NamedTuple):
-    "What a Frechet distance needs to know of a set. `a + b` are the statistics of both together."
+    "What a Frechet distance needs to know of a set"
 
     mean: np.ndarray  # D
     cov: np.ndarray  # D x D, divided by N - 1
     n: int  # number of images; 0 = not known (a file of pytorch-fid does not say)
-
-    def __add__(self, other):
-        if not (self.n and other.n):
-            raise ValueError("statistics without their number of images do not add up: compute them with `statistics`")
-        n, apart = self.n + other.n, self.mean - other.mean
-        within = (self.n - 1) * self.cov + (other.n - 1) * other.cov
-        between = np.outer(apart, apart) * (self.n * other.n / n)
-        mean = (self.n * self.mean + other.n * other.mean) / n
-        return FeatureStats(mean, (within + between) / (n - 1), n)
 
     def save(self, path) -> Path:
         "Write an `.npz` that pytorch-fid reads too (`mu`, `sigma`), with `n` beside"

@@ -156,15 +156,22 @@ def random_weights(dims: int) -> dict:
     return state
 
 # %% ../nbs/16_features.ipynb #d9c5fa92
-def _check_weights(state: dict, net: nn.Module, path):
-    "`WeightsMissing` unless every tensor has the shape that the network wants, and finite numbers"
-    for name, wanted in _tensors(net.state_dict()).items():
-        found = state[name]
-        if found.shape != wanted.shape:
-            shapes = f"{name} has shape {tuple(found.shape)}, the FID Inception {tuple(wanted.shape)}"
-            raise WeightsMissing(f"{path}: {shapes}: these are weights of another network.")
-        if not found.isfinite().all():
-            raise WeightsMissing(f"{path}: {name} holds NaN or infinite numbers: the file is damaged.")
+def _network(state: dict, dims: int, path) -> nn.Module:
+    "The network up to a depth with these weights, batch normalization folded into its convolutions"
+    net = inception_layers(dims)
+    weights = {name: state[name].float() for name in _tensors(net.state_dict())}
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise WeightsMissing(f"{path}: {broken[0]} holds NaN or infinite numbers: the file is damaged.")
+    try:
+        net.load_state_dict(weights, strict=False, assign=True)
+    except RuntimeError as e:
+        raise WeightsMissing(f"{path}: these are weights of another network ({e}).") from e
+    net.eval().requires_grad_(False)
+    for module in net.modules():
+        if hasattr(module, "bn"):
+            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+    return net
 
 # %% ../nbs/16_features.ipynb #f7e954ef
 _KNOWN = {  # the published weights, by _hash
@@ -172,6 +179,10 @@ _KNOWN = {  # the published weights, by _hash
     192: "2dc344a26bf1208cc0e1bcbfb5c6bd0dd30e7c799154177acd1de9089c623e3a",
     768: "8cb316b279dd3db798c02b8aabccbf6b02919e6daefd4d5594d346cd11ca78c3",
 }
+
+
+def _covers(state: dict, dims: int) -> bool:
+    return _tensors(inception_layers(dims).state_dict()).keys() <= state.keys()
 
 
 def _hash(state: dict, dims: int) -> str:
@@ -203,28 +214,16 @@ class Inception(nn.Module):
         super().__init__()
         if dims not in (None, *DIMS):
             raise ValueError(f"dims={dims!r}: Inception features have {', '.join(map(str, DIMS))} dimensions")
-        if str(weights) == "random":
-            self.path, state = "random", random_weights(dims or 2048)
-        else:
-            self.path = find_inception(weights, download)
-            state = _read_weights(self.path)
-        covered = [d for d in DIMS if _tensors(inception_layers(d).state_dict()).keys() <= state.keys()]
-        self.dims, self.dtype = dims or max(covered, default=64), dtype
-        if self.dims not in covered:
-            served = ", ".join(map(str, covered)) or "no"
-            remedy = (
-                f"ask for dims={covered[-1]}, or give the full weights." if covered else "they are of another network."
-            )
+        untrained = str(weights) == "random"
+        self.path = "random" if untrained else find_inception(weights, download)
+        state = random_weights(dims or 2048) if untrained else _read_weights(self.path)
+        self.hashes = {d: _hash(state, d) for d in DIMS if _covers(state, d) and d <= (dims or 2048)}
+        self.dims, self.dtype = dims or max(self.hashes, default=64), dtype
+        if self.dims not in self.hashes:
+            served = ", ".join(map(str, self.hashes)) or "no"
+            remedy = "ask for fewer, or give the full weights." if self.hashes else "they are of another network."
             raise WeightsMissing(f"{self.path}: these weights serve {served} dimensions, not {self.dims}: {remedy}")
-        net = inception_layers(self.dims)
-        _check_weights(state, net, self.path)
-        self.hashes = {d: _hash(state, d) for d in covered if d <= self.dims}
-        wanted = net.state_dict().keys() & state.keys()
-        net.load_state_dict({name: state[name].float() for name in wanted}, strict=False, assign=True)
-        net.eval().requires_grad_(False)
-        for module in net.modules():
-            if hasattr(module, "bn"):
-                module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+        net = _network(state, self.dims, self.path)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.net = net.to(self.device, dtype, memory_format=torch.channels_last)
 

@@ -44,9 +44,6 @@ class Score(float):
         self.name, self.n, self.of, self.seed, self.extractor = name, tuple(n), tuple(of or n), seed, str(extractor)
         return self
 
-    def __reduce__(self):
-        return Score, (float(self), self.name, self.n, self.of, self.seed, self.extractor)
-
     def __repr__(self):
         sizes = " | ".join(str(n or "?") if n == of else f"{n} of {of}" for n, of in zip(self.n, self.of))
         seed = "" if self.n == self.of else f", seed {self.seed}"
