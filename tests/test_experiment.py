@@ -11,6 +11,7 @@ from toon2real.training import Callback, Trainer
 RECIPE = toon2real.tiny(width=8, blocks=1, epochs=3, decay_epochs=1)
 C, R = scenes(5, seed=0, side=72, kind="cartoon"), scenes(4, seed=50, side=72, kind="photo")
 VAL = scenes(6, seed=100, side=64, kind="cartoon"), scenes(12, seed=150, side=64, kind="photo")
+GIVEN = {"cartoon": VAL[0], "photo": VAL[1]}
 QUIET = dict(progress=False, precision="float32", extractor="simple")
 
 
@@ -92,14 +93,14 @@ def test_seeds_and_tables(whole, tmp_path):
     tiny = [r.tiny(width=8, blocks=1, epochs=1, decay_epochs=0) for r in (cartoon2real, toon2real)]
     runs = train_all(tiny, C, R, tmp_path/"runs", seeds=(1, 2), val=VAL, evaluate_every=1, extractor="simple", progress=False)
     assert [r.path.name for r in runs] == ["cartoon2real-seed1", "cartoon2real-seed2", "toon2real-seed1", "toon2real-seed2"]
-    t = compare(runs, *VAL, extractor="simple", reps=5)
-    assert list(t.index) == [FLOOR, UNTRANSLATED, *(f"{s}, seed {k}, best = last" for s in ("cartoon2real", "toon2real") for k in (1, 2))]
+    t = compare(runs, **GIVEN, extractor="simple", reps=5).table
+    assert list(t.index) == [FLOOR, UNTRANSLATED, *(f"{s}, seed {k}, best = last" for s in ("Cartoon-to-real", "toon2real") for k in (1, 2))]
     assert t.attrs["notes"] == [] and (t.pairs.dropna() == 5).all() and t.attrs["n"] == 6
     assert t.paper.dropna().tolist() == [45.2566]*2 + [39.2574]*2
     assert t[t.attrs["metric"]][UNTRANSLATED] == pytest.approx(.8*t[t.attrs["main"]][UNTRANSLATED])
-    notes = compare([whole, runs[0]], *VAL, extractor="simple", reps=5).attrs["notes"]
-    assert any("pairs seen differ: toon2real 20, cartoon2real 5" in x for x in notes)
-    with pytest.raises(ValueError, match="the same run twice"): compare([whole, whole], *VAL, extractor="simple")
-    with pytest.raises(RunError, match="was trained on arrays"): compare([whole], extractor="simple")
+    notes = compare([whole, runs[0]], **GIVEN, extractor="simple", reps=5).notes
+    assert "Different numbers of pairs seen. Cartoon-to-real: 5; toon2real: 20." in notes
+    with pytest.raises(ValueError, match="the same run twice"): compare([whole, whole], extractor="simple")
+    with pytest.raises(RunError, match="was trained on arrays"): compare([whole], extractor="simple").table
     other = Trainer(toon2real.tiny(width=8, blocks=1, side=32), C, R, run=tmp_path/"side", progress=False).run
-    with pytest.raises(RunError, match="32 and 64 px"): compare([whole, other], *VAL)
+    with pytest.raises(RunError, match="32 and 64 px"): compare([whole, other], **GIVEN).table

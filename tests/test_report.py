@@ -64,7 +64,7 @@ def test_same_page_twice(page, trained, tmp_path):
 
 
 def test_table_on_the_page_is_the_table(page, trained):
-    text, table = page.read_text(encoding="utf-8"), experiment.compare([Run(trained/n) for n in ("cartoon2real", "toon2real")], extractor="simple")
+    text, table = page.read_text(encoding="utf-8"), experiment.compare([Run(trained/n) for n in ("cartoon2real", "toon2real")], extractor="simple").table
     csv = base64.b64decode(re.search("data:text/csv;base64,([^\"]*)", text)[1]).decode()
     assert csv == table.to_csv()
     for v in table[table.attrs["metric"]]: assert R.number(v, table[table.attrs["metric"]]) in text
@@ -130,7 +130,7 @@ def test_pictures_given(trained, copies, tmp_path):
     for k in ("val_cartoon", "val_photo"): del about["data"][k]
     change("toon2real", **about)
     run, given = Run(folder/"toon2real"), dict(cartoon=trained.parent/"val_cartoon", photo=trained.parent/"val_photo")
-    table = experiment.compare([run], extractor="simple", reps=0, until=1, **given)
+    table = experiment.compare([run], extractor="simple", reps=0, until=1, **given).table
     text = R.report([run], tmp_path/"x.html", table=table, failures=1, extractor="simple", **given).read_text(encoding="utf-8")
     assert "held-out</span> pictures" in text and "no pictures held out" not in text and "trained on 4 pairs" in text and "1 of 2" in text and "because" not in text
 

@@ -223,13 +223,14 @@ def compare(runs: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, until: Numbe
     """
     from toon2real import experiment
 
-    table = experiment.compare(runs, **asdict(on), until=until, progress=sys.stderr.isatty())
+    comparison = experiment.compare(runs, **asdict(on), until=until, progress=sys.stderr.isatty())
+    table = comparison.table
     print(_terms(table.attrs))
     for note in table.attrs["notes"]:
         print(f"note: {note}")
     print(f"\n{experiment.markdown(table)}")
     if out:
-        experiment.write_results(runs, table, out)
+        experiment.write_results(comparison, out)
 
 
 def _terms(about: dict) -> str:
