@@ -519,7 +519,7 @@ def report(
 def _table(runs, until, extractor, given) -> pd.DataFrame|Exception:
     "`experiment.compare` by the judge that chose the best epochs; or why there is none"
     judge = next((r.about["judge"] for r in runs if judged(r)), {})
-    try: return experiment.compare(runs, n=judge.get("n"), seed=judge.get("seed", 0), extractor="simple" if "simple" in judge.get("extractor", "") else extractor, until=until, **given)
+    try: return experiment.compare(runs, n=judge.get("n"), seed=judge.get("seed", 0), extractor="simple" if "simple" in judge.get("extractor", "") else extractor, until=until, **given).table
     except (ValueError, WeightsMissing) as e: return e
 
 
