@@ -1,0 +1,108 @@
+"A JupyterLab and a Chromium for the tests marked `browser`"
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for_server(url: str, server: subprocess.Popen, log: Path):
+    for _ in range(300):
+        if server.poll() is not None:
+            break
+        with suppress(OSError):
+            urllib.request.urlopen(url + "/api/status", timeout=1)
+            return
+        time.sleep(0.2)
+    pytest.fail("JupyterLab did not start\n" + log.read_text()[-3000:])
+
+
+@pytest.fixture(scope="session")
+def lab():
+    "A JupyterLab on loopback with settings of its own: (its address, the folder it shows)"
+    pytest.importorskip("jupyterlab")
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        notebooks = home / "notebooks"
+        notebooks.mkdir()
+        quiet = home / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+        quiet.parent.mkdir(parents=True)
+        quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+        folders = {
+            "HOME": home,
+            "JUPYTER_CONFIG_DIR": home / "config",
+            "JUPYTER_DATA_DIR": home / "data",
+            "JUPYTER_RUNTIME_DIR": home / "run",
+            "IPYTHONDIR": home / "ipython",
+            "JUPYTERLAB_SETTINGS_DIR": home / "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
+        }
+        port = free_port()
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+        options = [
+            "--IdentityProvider.token=",
+            "--ServerApp.password=",
+            f"--ServerApp.root_dir={notebooks}",
+            "--ServerApp.port_retries=0",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            "--LabApp.extension_manager=readonly",
+        ]
+        log = home / "log"
+        environment = os.environ | {key: str(folder) for key, folder in folders.items()}
+        with log.open("w") as out:
+            server = subprocess.Popen(command + options, env=environment, stdout=out, stderr=out)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            wait_for_server(url, server, log)
+            yield url, notebooks
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+@pytest.fixture
+def page():
+    "A Chromium page with a fresh profile; the test is skipped where there is no Chromium, and fails on an error in the console"
+    playwright = pytest.importorskip("playwright.sync_api")
+    executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not executable:
+        pytest.skip("no Chromium")
+    errors = []
+    with tempfile.TemporaryDirectory() as profile, playwright.sync_playwright() as driver:
+        context = driver.chromium.launch_persistent_context(
+            profile,
+            executable_path=executable,
+            args=CHROMIUM_FLAGS,
+            viewport={"width": 1300, "height": 1000},
+            accept_downloads=True,
+        )
+        page = context.pages[0]
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page
+        context.close()
+    assert not errors, errors

@@ -1,0 +1,89 @@
+// Shared by all widgets. Python puts this file before the widget's own script.
+
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+function drawing(tag, attributes = {}) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+}
+
+// Pictures come as bytes. A picture is shown once it is decoded, so that nothing flickers.
+function pictureUrl(bytes) {
+  return URL.createObjectURL(new Blob([bytes]));
+}
+
+async function showPicture(image, url) {
+  image.dataset.wanted = url;
+  const next = new Image();
+  next.src = url;
+  await next.decode();
+  if (image.dataset.wanted === url) image.src = url;
+}
+
+// Asks Python for pictures by key, keeps the answers, and tells who waits.
+class PictureStore {
+  constructor(model, arrived) {
+    this.model = model;
+    this.urls = new Map();
+    this.asked = new Set();
+    this.listen = (message, buffers) => {
+      if (message.kind !== "picture") return;
+      this.forget(message.key);
+      this.urls.set(message.key, pictureUrl(buffers[0]));
+      arrived(message.key);
+    };
+    model.on("msg:custom", this.listen);
+  }
+
+  get(key) {
+    if (this.urls.has(key)) return this.urls.get(key);
+    if (!this.asked.has(key)) {
+      this.asked.add(key);
+      this.model.send({ kind: "picture", key });
+    }
+    return null;
+  }
+
+  forget(key) {
+    if (this.urls.has(key)) URL.revokeObjectURL(this.urls.get(key));
+    this.urls.delete(key);
+    this.asked.delete(key);
+  }
+
+  close() {
+    this.model.off("msg:custom", this.listen);
+    for (const key of [...this.urls.keys()]) this.forget(key);
+  }
+}
+
+function save(model, values) {
+  for (const [name, value] of Object.entries(values)) model.set(name, value);
+  model.save_changes();
+}
+
+// Keys work while the widget has the focus; typing into a field or a list is left alone.
+function onKeys(root, actions) {
+  root.tabIndex = 0;
+  root.addEventListener("keydown", (event) => {
+    const inField = ["SELECT", "TEXTAREA"].includes(event.target.tagName) || event.target.type === "text";
+    const onButton = event.target.tagName === "BUTTON" && [" ", "Enter"].includes(event.key);
+    const action = actions[event.key];
+    if (!action || inField || onButton || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    action();
+  });
+}
+
+function clamp(value, low, high) {
+  return Math.min(high, Math.max(low, value));
+}
