@@ -201,6 +201,18 @@ def locked(self: Run):
     with held:
         yield self
 
+
+@patch(as_prop=True)
+def running(self: Run) -> bool:
+    "Is a process training or judging this run right now?"
+    try:
+        with self.locked():
+            return False
+    except RunError:
+        return True
+    except OSError:  # nobody may write to this folder: it is a run that came with the library
+        return False
+
 # %% ../nbs/14_runs.ipynb #7192874e
 @patch(as_prop=True)
 def history(self: Run) -> pd.DataFrame:

@@ -80,7 +80,7 @@ function render({ model, el }) {
     if (playing) return stop();
     if (place() === epochs().length - 1) goToPlace(0);
     playing = setInterval(() => (place() === epochs().length - 1 ? stop() : goToPlace(place() + 1)), model.get("interval"));
-    play.textContent = "⏸";
+    play.textContent = "❚❚";
     play.setAttribute("aria-label", "Pause");
   };
 
