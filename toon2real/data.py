@@ -13,26 +13,25 @@ import csv
 import hashlib
 import io
 import json
+import math
 import operator
 import os
 import re
 import shutil
-import socket
-import tempfile
-import time
-import uuid
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-import torch
+import pandas as pd
 import PIL
+import torch
+from fastcore.basics import patch
+from filelock import FileLock
 from tqdm import tqdm
 from . import __version__
-from .images import ImageError, list_images, open_image, resize
+from .images import ImageError, WriteError, atomic, list_images, open_image, resize, write_atomic
 from .scenes import write_scenes
 
 # %% ../nbs/07_data.ipynb #a9c430d4
@@ -45,11 +44,12 @@ def random_state(
     purpose: str,  # what the choice is for: streams of two purposes have nothing in common
     index: int = 0,  # epoch, step or global index of a sample, from 0
 ) -> np.random.Generator:
-    "A generator that is a pure function of its arguments: Philox, keyed by a hash of `seed` and `purpose`, its counter starting at `index`"
+    "A generator that is a pure function of its arguments: Philox, its key a hash of `seed` and `purpose`"
     if not 0 <= operator.index(index) < 2**64:
         raise DataError(f"random_state: index={index} must be from 0 to 2**64 - 1")
     key = hashlib.blake2b(f"{operator.index(seed)}:{purpose}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"), counter=[0, 0, 0, int(index)]))
+    philox = np.random.Philox(key=int.from_bytes(key, "little"), counter=[0, 0, 0, int(index)])
+    return np.random.Generator(philox)
 
 # %% ../nbs/07_data.ipynb #7918bd2a
 def choose(
@@ -72,24 +72,25 @@ def read_image(
     side: int,  # pixels
     how: str = "squash",  # or "crop", see `images.resize`
 ) -> tuple[dict, bytes]:  # what is known of the file; side x side x 3 bytes, none if it is no usable image
-    "Read one file and bring it to `side` with Pillow's bicubic filter. Never raises for the file's sake: a `status` other than ok comes with a `reason`."
-    about = dict(width="", height="", sha256="", status="ok", reason="")
+    "Read one file and bring it to `side`. Never raises for its sake: a `status` other than ok comes with a `reason`."
+    about = {"width": "", "height": "", "sha256": "", "status": "ok", "reason": ""}
     try:
         data = Path(path).read_bytes()
-    except OSError as e:
-        return about | dict(status="unreadable", reason=e.strerror or str(e)), b""
+    except OSError as error:
+        return about | {"status": "unreadable", "reason": error.strerror or str(error)}, b""
     about["sha256"] = hashlib.sha256(data).hexdigest()
     try:
-        im = open_image(data)
-        about.update(width=im.width, height=im.height)
-        return about, resize(im, side, how, "bicubic").tobytes()
-    except ImageError as e:
-        return about | dict(status="broken", reason=str(e).partition("bytes>: ")[2] or str(e)), b""
-    except Exception as e:
-        return about | dict(status="broken", reason=f"{type(e).__name__}: {e}"), b""
+        image = open_image(data)
+        about.update(width=image.width, height=image.height)
+        return about, resize(image, side, how, "bicubic").tobytes()
+    except ImageError as error:
+        reason = str(error).partition("bytes>: ")[2] or str(error)
+    except Exception as error:  # memory, for instance
+        reason = f"{type(error).__name__}: {error}"
+    return about | {"status": "broken", "reason": reason}, b""
 
 # %% ../nbs/07_data.ipynb #d3ac1ac6
-def _cpus() -> int:
+def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -98,7 +99,7 @@ def decode(
     threads: int = None,  # how many; None: one for each core, at most 16
 ) -> Iterator[tuple[dict, bytes]]:  # in the order of the jobs
     "`read_image` of every job"
-    threads = threads or min(_cpus(), 16)
+    threads = threads or min(_cores(), 16)
     ahead = 64 * threads  # pictures decoded at most before they are asked for
     pool = ThreadPoolExecutor(threads)
     try:
@@ -108,348 +109,191 @@ def decode(
         pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/07_data.ipynb #671bf69f
+def cache_folder(cache=None) -> Path:
+    "Where maps are kept: `cache`, else $TOON2REAL_CACHE, else $XDG_CACHE_HOME/toon2real, else ~/.cache/toon2real"
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = cache or os.environ.get("TOON2REAL_CACHE") or Path(caches) / "toon2real"
+    return Path(folder).expanduser().absolute()
+
+# %% ../nbs/07_data.ipynb #f595d66c
 _FORMAT = 1
 
 
-def cache_folder(cache=None) -> Path:
-    "Where maps are kept: `cache`, else $TOON2REAL_CACHE, else $XDG_CACHE_HOME/toon2real, else ~/.cache/toon2real"
-    return (
-        Path(
-            cache
-            or os.environ.get("TOON2REAL_CACHE")
-            or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "toon2real"
-        )
-        .expanduser()
-        .absolute()
-    )
+def content_hash(names, images, how: str) -> str:
+    "sha256 over settings, names and pixels: the same on every machine that sees the same pictures"
+    digest = hashlib.sha256(json.dumps([_FORMAT, how, *images.shape]).encode())
+    for name, image in zip(names, images, strict=True):
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(np.ascontiguousarray(image))
+    return "sha256:" + digest.hexdigest()
 
 
 def _digest(*parts) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+# %% ../nbs/07_data.ipynb #1dc15312
+def _npy_header(n: int, side: int) -> bytes:
+    "The header of N x side x side x 3 bytes: 128 bytes long whatever N is"
+    header = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": (n, side, side, 3)}
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
 
-def _stat(path, name):
-    try:
-        s = os.stat(path)
-        return name, s.st_size, s.st_mtime_ns
-    except OSError:
-        return name, -1, 0
 
+def _write_images(path: Path, rows, side: int, label: str) -> list[dict]:
+    "Write the pixels of `rows` (what is known of a file, its pixels); returns what is known of the files"
+    lines = []
+    with path.open("wb") as file:
+        file.write(_npy_header(0, side))
+        for line, pixels in rows:
+            lines.append(line)
+            file.write(pixels)
+        usable = sum(line["status"] == "ok" for line in lines)
+        file.seek(0)
+        file.write(_npy_header(usable, side))
+    if not usable:
+        first = "; ".join(f"{line['file']}: {line['reason']}" for line in lines[:3])
+        raise DataError(f"{label}: none of its {len(lines)} images can be read ({first}): is it the right folder?")
+    return lines
 
-def content_hash(names, images, how: str) -> str:
-    "What a run records of its data: sha256 over settings, names and pixels, the same on every machine that sees the same pictures"
-    h = hashlib.sha256(json.dumps([_FORMAT, how, *images.shape]).encode())
-    for name, im in zip(names, images):
-        h.update(name.encode("utf-8", "surrogateescape") + b"\0")
-        h.update(np.ascontiguousarray(im))
-    return "sha256:" + h.hexdigest()
-
-# %% ../nbs/07_data.ipynb #f595d66c
+# %% ../nbs/07_data.ipynb #2bac48c8
 _COLUMNS = ["file", "width", "height", "bytes", "mtime_ns", "sha256", "status", "reason"]
 
 
-def _npy_header(n: int, side: int) -> bytes:
-    "The header of N x side x side x 3 bytes: 128 bytes long whatever N is"
-    np.lib.format.write_array_header_1_0(
-        b := io.BytesIO(), dict(descr="|u1", fortran_order=False, shape=(n, side, side, 3))
-    )
-    return b.getvalue()
-
-
-def _write(folder: Path, rows, side: int, how: str, label: str):
-    "Write a build of `rows` (what is known of a file, its pixels) to `folder`"
-    lines = []
-    with open(folder / "images.npy", "wb") as f:
-        f.write(_npy_header(0, side))
-        for line, pixels in rows:
-            lines.append(line)
-            f.write(pixels)
-        if not (names := [o["file"] for o in lines if o["status"] == "ok"]):
-            first = "; ".join(f"{o['file']}: {o['reason']}" for o in lines[:3])
-            raise DataError(f"{label}: none of its {len(lines)} images can be read ({first}): is it the right folder?")
-        f.seek(0)
-        f.write(_npy_header(len(names), side))
-        f.flush()
-        os.fsync(f.fileno())
+def _to_csv(lines: list[dict]) -> bytes:
     text = io.StringIO(newline="")
-    w = csv.DictWriter(text, _COLUMNS)
-    w.writeheader()
-    w.writerows(lines)
-    manifest = text.getvalue().encode("utf-8", "surrogateescape")
-    (folder / "manifest.csv").write_bytes(manifest)
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    about = dict(
-        format=_FORMAT,
-        source=label,
-        side=side,
-        how=how,
-        shape=images.shape,
-        hash=content_hash(names, images, how),
-        mtime_ns=os.stat(folder / "images.npy").st_mtime_ns,
-        manifest=hashlib.sha256(manifest).hexdigest(),
-        toon2real=__version__,
-        pillow=PIL.__version__,
-    )
-    with open(folder / "about.json", "w", encoding="utf-8") as f:
-        json.dump(about, f, indent=1)
-        f.flush()
-        os.fsync(f.fileno())
+    writer = csv.DictWriter(text, _COLUMNS)
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
-# %% ../nbs/07_data.ipynb #2bac48c8
-class _Build(NamedTuple):
+
+def _from_csv(data: bytes) -> list[dict]:
+    return list(csv.DictReader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")))
+
+
+def _names(lines: list[dict]) -> list[str]:
+    "The files whose pictures are in the map"
+    return [line["file"] for line in lines if line["status"] == "ok"]
+
+# %% ../nbs/07_data.ipynb #db187ccb
+def _write(place: Path, rows, side: int, how: str, label: str, fingerprint: str):
+    "Write a map of `rows` (what is known of a file, its pixels)"
+    with atomic(place / "images.npy") as part:
+        lines = _write_images(part, rows, side, label)
+    manifest = _to_csv(lines)
+    write_atomic(place / "manifest.csv", manifest)
+    images = np.load(place / "images.npy", mmap_mode="r")
+    about = {
+        "format": _FORMAT,
+        "source": label,
+        "files": fingerprint,
+        "side": side,
+        "how": how,
+        "shape": images.shape,
+        "hash": content_hash(_names(lines), images, how),
+        "mtime_ns": os.stat(place / "images.npy").st_mtime_ns,
+        "manifest": hashlib.sha256(manifest).hexdigest(),
+        "toon2real": __version__,
+        "pillow": PIL.__version__,
+    }
+    write_atomic(place / "about.json", json.dumps(about, indent=1).encode())
+
+# %% ../nbs/07_data.ipynb #44041e25
+class _Map(NamedTuple):
     images: np.ndarray
-    lines: list
+    lines: list[dict]
     hash: str
-
-    @property
-    def names(self):
-        return [o["file"] for o in self.lines if o["status"] == "ok"]
+    files: str  # fingerprint of the files that it was made from
 
 
-def _read(folder: Path) -> _Build | None:
-    "The build in `folder`, or None if there is none or it is damaged"
+def _read(place: Path) -> _Map | None:
+    "The map in `place`, or None if there is none or it is damaged"
     try:
-        about, manifest, path = (
-            json.loads((folder / "about.json").read_bytes()),
-            (folder / "manifest.csv").read_bytes(),
-            folder / "images.npy",
-        )
+        about = json.loads((place / "about.json").read_bytes())
+        manifest = (place / "manifest.csv").read_bytes()
+        lines = _from_csv(manifest)
+        images = np.load(place / "images.npy", mmap_mode="r")
         if about["format"] != _FORMAT or hashlib.sha256(manifest).hexdigest() != about["manifest"]:
             return None
-        lines = list(csv.DictReader(io.StringIO(manifest.decode("utf-8", "surrogateescape"), newline="")))
-        b = _Build(np.load(path, mmap_mode="r"), lines, about["hash"])
-        if b.images.dtype != np.uint8 or list(b.images.shape) != about["shape"] or len(b.names) != len(b.images):
+        if images.dtype != np.uint8 or list(images.shape) != about["shape"]:
             return None
-        return (
-            b
-            if os.stat(path).st_mtime_ns == about["mtime_ns"] or content_hash(b.names, b.images, about["how"]) == b.hash
-            else None
-        )
+        touched = os.stat(place / "images.npy").st_mtime_ns != about["mtime_ns"]
+        if touched and content_hash(_names(lines), images, about["how"]) != about["hash"]:
+            return None
+        return _Map(images, lines, about["hash"], about["files"])
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
 
-# %% ../nbs/07_data.ipynb #db187ccb
-def _host() -> str:
-    return re.sub("[^0-9A-Za-z]", "_", socket.gethostname())
-
-
-def _temporary(place: Path) -> Path:
-    p = place / f".tmp-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    p.mkdir(parents=True)
-    return p
-
-
-def _alive(path: Path) -> bool:
-    "Is the process that made this temporary folder still at work? (Made on another machine: is it younger than a day?)"
-    host, pid = path.name.split("-")[1:3]
-    if os.name == "posix" and host == _host():
-        try:
-            os.kill(int(pid), 0)
-            return True
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-    try:
-        return time.time() - path.stat().st_mtime < 86400
-    except OSError:
-        return False
-
-
-def _sweep(place: Path, keep: Path):
-    "Remove all but the build `keep` and the temporary folders of living processes"
-    for p in place.iterdir():
-        if p == keep or p.name.startswith(".tmp-") and _alive(p):
-            continue
-        try:
-            p = p.rename(place / f".tmp-old-0-{uuid.uuid4().hex[:8]}") if not p.name.startswith(".tmp-") else p
-        except OSError:
-            continue  # Windows: someone still reads it
-        shutil.rmtree(p, ignore_errors=True)
-
-# %% ../nbs/07_data.ipynb #44041e25
-def _rows(files, base, old, side, how, threads, label, progress):
-    "A line for the manifest and the pixels of each of `files` (name, bytes, mtime_ns), copied from the build `old` where the file is unchanged"
-    lines = (
-        {(o["file"], int(o["bytes"]), int(o["mtime_ns"])): o for o in old.lines if o["status"] == "ok"} if old else {}
-    )
-    row = {name: i for i, name in enumerate(old.names)} if old else {}
-    fresh = decode([(str(base / f[0]), side, how) for f in files if f not in lines], threads)
-    with tqdm(files, desc=f"decoding {label}", unit="image", delay=1, leave=False, disable=not progress) as bar:
-        for f in bar:
-            if f in lines:
-                yield lines[f], old.images[row[f[0]]].tobytes()
-            else:
-                about, pixels = next(fresh)
-                yield dict(file=f[0], bytes=f[1], mtime_ns=f[2]) | about, pixels
-
 # %% ../nbs/07_data.ipynb #b09b1103
-def _build(files, base, place: Path, final: Path, side, how, threads, label, progress):
-    "Decode `files` into the folder `final`, or leave what another process made there meanwhile"
-    tmp = None
-    try:
-        tmp = _temporary(place)
-        old = max(
-            (o for o in place.iterdir() if not o.name.startswith(".tmp-")),
-            key=lambda o: o.stat().st_mtime,
-            default=None,
-        )
-        need, free = len(files) * side * side * 3, shutil.disk_usage(place).free
-        if need > free:
-            raise OSError(f"{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
-        _write(tmp, _rows(files, base, old and _read(old), side, how, threads, label, progress), side, how, label)
-        if old == final:
-            old.rename(
-                place / f".tmp-old-0-{uuid.uuid4().hex[:8]}"
-            )  # damaged, or a file can be read by now that could not
-        try:
-            tmp.rename(final)
-        except OSError:
-            if not final.is_dir():
-                raise
-    except OSError as e:
-        raise DataError(
-            f"{place}: cannot keep the decoded images of {label} here ({e.strerror or e}): free some space, or name another folder by cache= or $TOON2REAL_CACHE"
-        ) from e
-    finally:
-        if tmp and tmp.is_dir():
-            shutil.rmtree(tmp, ignore_errors=True)
+def _rows(files, base: Path, old: _Map | None, side: int, how: str, threads: int, bar):
+    "A line for the manifest and the pixels of each of `files` (name, bytes, mtime_ns)"
+    usable = [line for line in old.lines if line["status"] == "ok"] if old else []
+    known = {(o["file"], int(o["bytes"]), int(o["mtime_ns"])): row for row, o in enumerate(usable)}
+    fresh = decode([(str(base / file[0]), side, how) for file in files if file not in known], threads)
+    for file in bar:
+        if file in known:
+            yield usable[known[file]], old.images[known[file]].tobytes()
+        else:
+            about, pixels = next(fresh)
+            yield dict(zip(_COLUMNS[:1] + _COLUMNS[3:5], file, strict=True)) | about, pixels
+
+
+def _build(place: Path, files, base: Path, side: int, how: str, threads: int, label: str, progress: bool):
+    "Decode `files` into the map in `place`"
+    for killed in place.glob(".*.tmp"):
+        killed.unlink()
+    need, free = len(files) * side * side * 3, shutil.disk_usage(place).free
+    if need > free:
+        raise OSError(f"{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
+    with tqdm(files, f"decoding {label}", unit="image", delay=1, leave=False, disable=not progress) as bar:
+        rows = _rows(files, base, _read(place), side, how, threads, bar)
+        _write(place, rows, side, how, label, _digest(_FORMAT, files))
 
 # %% ../nbs/07_data.ipynb #3de8e00e
-def _sources(source):
-    "What to call it, the folder its names are relative to, and (name, bytes, mtime_ns) of each file"
-    if isinstance(source, (str, os.PathLike)):
-        base = Path(source).expanduser().resolve()
-        paths, label = list_images(base), "/".join(base.parts[-2:])
-    else:
-        paths = [Path(o).expanduser().absolute() for o in source]
-        base, label = Path(os.path.commonpath([o.parent for o in paths])), f"list of {len(paths)} files"
-    return label, base, [_stat(p, p.relative_to(base).as_posix()) for p in paths]
+def _valid(place: Path, files, base: Path) -> _Map | None:
+    "The map in `place` if it was made from these files as they are now"
+    found = _read(place)
+    if found is None or found.files != _digest(_FORMAT, files):
+        return None
+    unread = [line["file"] for line in found.lines if line["status"] == "unreadable"]
+    return None if any(os.access(base / file, os.R_OK) for file in unread) else found
 
 
-def _open_files(source, side, how, cache, threads, progress) -> "Domain":
-    label, base, files = _sources(source)
-    folder = isinstance(source, (str, os.PathLike))
-    key = _digest(str(base), side, how, None if folder else [f[0] for f in files])
-    place = cache_folder(cache) / f"{re.sub(r'[^0-9A-Za-z_.]+', '_', base.name)[:40]}-{side}-{how}-{key[:8]}"
-    final = place / _digest(_FORMAT, files)[:16]
-    b = _read(final)
-    if b and any(os.access(base / o["file"], os.R_OK) for o in b.lines if o["status"] == "unreadable"):
-        b = None  # readable by now?
-    for _ in range(3):  # another process may sweep a build away between its making and its reading
-        if b:
-            break
-        _build(files, base, place, final, side, how, threads, label, progress)
-        _sweep(place, final)
-        b = _read(final)
-    if b is None:
-        raise DataError(
-            f"{place}: other processes keep replacing the decoded images of {label}: is its folder still being filled? Give each process its own cache= meanwhile"
-        )
-    return Domain(b.images, b.names, b.hash, how, b.lines, str(base) if folder else None, source, label)
+def _open_map(place: Path, files, base: Path, side: int, how: str, threads: int, label: str, progress: bool) -> _Map:
+    "The map of `files` (name, bytes, mtime_ns), made if it is not there"
+    if found := _valid(place, files, base):
+        return found
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / ".lock"):
+            if not _valid(place, files, base):
+                _build(place, files, base, side, how, threads, label, progress)
+            found = _read(place)
+    except (OSError, WriteError) as error:
+        why = f"{place}: cannot keep the decoded images of {label} here ({error})"
+        raise DataError(f"{why}: free some space, or name another folder by cache= or $TOON2REAL_CACHE") from error
+    if found is None:
+        raise DataError(f"{place}: what was just written there cannot be read: choose another folder by cache=")
+    return found
 
 # %% ../nbs/07_data.ipynb #02c586e5
-def _open_array(a, side, how) -> "Domain":
-    if a.dtype != np.uint8 or a.ndim != 4 or a.shape[-1] != 3:
-        raise DataError(
-            f"an array of {a.dtype} and shape {a.shape} is no pile of pictures: pass uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])"
-        )
-    if not len(a):
-        raise DataError("an array of 0 images: pass 1 or more")
-    images = (
-        a.view()
-        if a.shape[1:3] == (side, side)
-        else np.stack([resize(PIL.Image.fromarray(o), side, how, "bicubic") for o in a])
-    )
-    images.flags.writeable = False
-    names = [str(i) for i in range(len(a))]
-    return Domain(images, names, content_hash(names, images, how), how, None, None, a, "array")
-
-# %% ../nbs/07_data.ipynb #d0d7ed7f
-_SCENES = re.compile(r"scenes:(cartoon|photo):(\d+)-(\d+)(?:@(\d+))?")
-
-
-def _scenes_folder(source: str, cache) -> Path:
-    "The folder in the cache with the scenes that `source` names"
-    match = _SCENES.fullmatch(str(source))
-    if not match or int(match[2]) > int(match[3]):
-        raise DataError(f"{source!r} names no scenes: write scenes:cartoon:0-799 or scenes:photo:800-1599@64")
-    kind, first, last, side = match[1], int(match[2]), int(match[3]), int(match[4] or 128)
-    folder = cache_folder(cache) / "scenes" / f"{kind}-{first}-{last}-{side}"
-    if not folder.exists():
-        part = Path(tempfile.mkdtemp(prefix=".scenes", dir=_made(folder.parent)))
-        write_scenes(part, last - first + 1, kind, first, side)
-        with suppress(OSError):  # another process was faster
-            part.rename(folder)
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-# %% ../nbs/07_data.ipynb #3a5388d7
 class Domain:
-    "Pictures of one kind: `images` uint8 N x S x S x 3 (read-only), `names`, `skipped`, `hash`, `source` (absolute folder, if it is one). `Domain.open` makes one."
+    "Pictures of one kind; `Domain.open` makes one"
 
-    def __init__(self, images, names, hash, how="squash", lines=None, source=None, origin=None, label="array"):
-        self.images, self.names, self.hash, self.how, self.lines, self.source, self.origin, self.label = (
-            images,
-            names,
-            hash,
-            how,
-            lines,
-            source,
-            origin,
-            label,
-        )
-
-    @staticmethod
-    def open(
-        source,  # a folder, "scenes:cartoon:0-799" (embedded scenes), a list of image files, a uint8 array N x H x W x 3, or a Domain (opened again at another side)
-        side: int,  # pixels to store: `load_side(128)` for training at 128, 128 itself for validation
-        cache=None,  # folder for the map, see `cache_folder`
-        threads: int = None,  # to decode with, see `decode`
-        progress: bool = True,  # show a bar if it takes longer than a second
-        how: str = "squash",  # ignore the aspect ratio, as the reference does; or "crop", the largest centred square
-        strict: bool = False,  # raise if any image is broken, instead of leaving it out with a warning
-    ) -> "Domain":
-        "Open a pile of pictures; files are decoded the first time only. Images that cannot be read are left out, and named in one warning, `.skipped` and `.manifest`."
-        if operator.index(side) < 1:
-            raise DataError(f"side={side}: a side is 1 pixel or more")
-        if how not in ("squash", "crop"):
-            raise DataError(f"how={how!r}: choose one of squash, crop")
-        if isinstance(source, Domain):
-            if (source.side, source.how) == (side, how):
-                return source
-            source = source.origin
-        if isinstance(source, torch.Tensor):
-            raise DataError("a tensor is no domain: pass images.to_uint8(tensor)")
-        if isinstance(source, np.ndarray):
-            d = _open_array(source, side, how)
-        else:
-            if not isinstance(source, (str, os.PathLike)):
-                source = list(source)
-                if not source:
-                    raise DataError("a list of 0 images: pass 1 or more")
-                if bad := [o for o in source if not isinstance(o, (str, os.PathLike))]:
-                    raise DataError(
-                        f"a list with a {type(bad[0]).__name__} in it: pass paths, or one uint8 array N x H x W x 3"
-                    )
-            folder = _scenes_folder(source, cache) if str(source).startswith("scenes:") else source
-            d = _open_files(folder, int(side), how, cache, threads, progress)
-            if folder is not source:
-                d.source = d.origin = source
-        if d.skipped:
-            some = "; ".join(f"{name} ({reason})" for name, reason in d.skipped[:3]) + (
-                "; ..." if len(d.skipped) > 3 else ""
-            )
-            message = f"{d.label}: {len(d.skipped)} of {len(d.lines)} images cannot be read: {some}"
-            if strict:
-                raise DataError(message + ". Remove or repair them, or open with strict=False to do without")
-            warnings.warn(message + ". They are left out; .skipped has all their names", stacklevel=2)
-        return d
+    def __init__(
+        self,
+        images: np.ndarray,  # uint8 N x S x S x 3, read-only
+        names: list[str],  # one for each picture
+        hash: str,  # see `content_hash`
+        how: str = "squash",
+        lines: list[dict] | None = None,  # the manifest, if it comes from files
+        source: str | None = None,  # absolute folder, if it is one
+        origin=None,  # what it was opened from
+        label: str = "array",
+    ):
+        self.images, self.names, self.hash, self.how = images, names, hash, how
+        self.lines, self.source, self.origin, self.label = lines, source, origin, label
 
     @property
     def side(self) -> int:
@@ -457,26 +301,8 @@ class Domain:
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        return [(o["file"], o["reason"]) for o in self.lines or () if o["status"] != "ok"]
-
-    @property
-    def manifest(self):
-        "A DataFrame with a row for each file and what was wrong with it (`status`, `reason`)"
-        import pandas as pd
-
-        return pd.DataFrame(
-            self.lines or [dict(file=o, width=self.side, height=self.side, status="ok", reason="") for o in self.names]
-        )
-
-    def tensor(self, index=None, device="cpu") -> torch.Tensor:
-        "Pictures as float32 n x 3 x S x S in [-1, 1] on `device`: those of `index` (a slice or an array of integers), or all"
-        return _float(torch.tensor(self.images[slice(None) if index is None else index], device=device))
-
-    def sample(self, n: int, seed: int = 0) -> np.ndarray:
-        "Indices of `n` different pictures, sorted: a function of `n`, `seed` and the number of pictures"
-        if not 1 <= n <= len(self):
-            raise DataError(f"sample of {n}: {self.label} has {len(self)} images, ask for 1 to {len(self)}")
-        return choose(len(self), n, seed, "sample")
+        "Files that cannot be read, each with the reason"
+        return [(line["file"], line["reason"]) for line in self.lines or () if line["status"] != "ok"]
 
     def __len__(self):
         return len(self.images)
@@ -488,10 +314,153 @@ class Domain:
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return f"Domain({self.label}: {len(self)} images of {self.side} x {self.side}{skipped}, {self.hash[:15]})"
 
-# %% ../nbs/07_data.ipynb #41048130
+# %% ../nbs/07_data.ipynb #3a5388d7
 def _float(x: torch.Tensor) -> torch.Tensor:
     "uint8 N x H x W x 3 to float32 N x 3 x H x W in [-1, 1], contiguous, on the same device"
     return x.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
+
+
+@patch(as_prop=True)
+def manifest(self: Domain) -> pd.DataFrame:
+    "A row for each file and what was wrong with it (`status`, `reason`)"
+    sizes = {"width": self.side, "height": self.side}
+    return pd.DataFrame(self.lines or [{"file": name, **sizes, "status": "ok", "reason": ""} for name in self.names])
+
+
+@patch
+def sample(self: Domain, n: int, seed: int = 0) -> np.ndarray:
+    "Indices of `n` different pictures, sorted: a function of `n`, `seed` and the number of pictures"
+    if not 1 <= n <= len(self):
+        raise DataError(f"sample of {n}: {self.label} has {len(self)} images, ask for 1 to {len(self)}")
+    return choose(len(self), n, seed, "sample")
+
+
+@patch
+def tensor(self: Domain, index=None, device="cpu") -> torch.Tensor:
+    "Float32 n x 3 x S x S in [-1, 1] on `device`: pictures of `index` (a slice or an array of integers), or all"
+    return _float(torch.tensor(self.images[slice(None) if index is None else index], device=device))
+
+# %% ../nbs/07_data.ipynb #41048130
+def _stat(path: Path, name: str) -> tuple[str, int, int]:
+    try:
+        about = os.stat(path)
+        return name, about.st_size, about.st_mtime_ns
+    except OSError:
+        return name, -1, 0
+
+
+def _open_files(source, side: int, how: str, cache, threads: int, progress: bool) -> Domain:
+    "A folder, or a list of files"
+    is_folder = isinstance(source, (str, os.PathLike))
+    if is_folder:
+        base = Path(source).expanduser().resolve()
+        paths, label = list_images(base), "/".join(base.parts[-2:])
+    else:
+        paths = [Path(path).expanduser().absolute() for path in source]
+        base, label = Path(os.path.commonpath([path.parent for path in paths])), f"list of {len(paths)} files"
+    files = [_stat(path, path.relative_to(base).as_posix()) for path in paths]
+    key = _digest(str(base), side, how, None if is_folder else [name for name, *_ in files])[:8]
+    name = re.sub(r"[^0-9A-Za-z_.]+", "_", base.name)[:40]
+    place = cache_folder(cache) / f"{name}-{side}-{how}-{key}"
+    found = _open_map(place, files, base, side, how, threads, label, progress)
+    folder = str(base) if is_folder else None
+    return Domain(found.images, _names(found.lines), found.hash, how, found.lines, folder, source, label)
+
+# %% ../nbs/07_data.ipynb #b85ffdab
+_SCENES = re.compile(r"scenes:(cartoon|photo):(\d+)-(\d+)(?:@(\d+))?")
+
+
+def _scenes_folder(source: str, cache) -> Path:
+    "The folder in the cache with the scenes that `source` names"
+    match = _SCENES.fullmatch(source)
+    if not match or int(match[2]) > int(match[3]):
+        raise DataError(f"{source!r} names no scenes: write scenes:cartoon:0-799 or scenes:photo:800-1599@64")
+    kind, first, last, side = match[1], int(match[2]), int(match[3]), int(match[4] or 128)
+    folder = cache_folder(cache) / "scenes" / f"{kind}-{first}-{last}-{side}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / ".lock"):
+        if not folder.exists():
+            part = folder.with_name(".unfinished")
+            shutil.rmtree(part, ignore_errors=True)
+            write_scenes(part, last - first + 1, kind, first, side)
+            part.rename(folder)
+    return folder
+
+# %% ../nbs/07_data.ipynb #babe7c62
+def _open_array(array: np.ndarray, side: int, how: str) -> Domain:
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3:
+        raise DataError(
+            f"an array of {array.dtype} and shape {array.shape} is no pile of pictures: pass uint8 N x H x W x 3 "
+            "(images.to_uint8 makes it from tensors in [-1, 1])"
+        )
+    if not len(array):
+        raise DataError("an array of 0 images: pass 1 or more")
+    if array.shape[1:3] == (side, side):
+        images = array.view()
+    else:
+        images = np.stack([resize(PIL.Image.fromarray(image), side, how, "bicubic") for image in array])
+    images.flags.writeable = False
+    names = [str(i) for i in range(len(array))]
+    return Domain(images, names, content_hash(names, images, how), how, origin=array)
+
+
+def _checked_list(source) -> list:
+    "A list of paths, not empty"
+    source = list(source)
+    if not source:
+        raise DataError("a list of 0 images: pass 1 or more")
+    for item in source:
+        if not isinstance(item, (str, os.PathLike)):
+            kind = type(item).__name__
+            raise DataError(f"a list with a {kind} in it: pass paths, or one uint8 array N x H x W x 3")
+    return source
+
+# %% ../nbs/07_data.ipynb #72c0b886
+@patch(cls_method=True)
+def open(
+    cls: Domain,
+    source,  # a folder, "scenes:cartoon:0-799", a list of image files, uint8 N x H x W x 3, or a Domain (to open again)
+    side: int,  # pixels to store: `load_side(128)` for training at 128, 128 itself for validation
+    cache=None,  # folder for the map, see `cache_folder`
+    threads: int = None,  # to decode with, see `decode`
+    progress: bool = True,  # show a bar if it takes longer than a second
+    how: str = "squash",  # ignore the aspect ratio, as the reference does; or "crop", the largest centred square
+    strict: bool = False,  # raise if any image is broken, instead of leaving it out with a warning
+) -> Domain:
+    "Open a pile of pictures; files are decoded the first time only. One warning names images that cannot be read."
+    if operator.index(side) < 1:
+        raise DataError(f"side={side}: a side is 1 pixel or more")
+    if how not in ("squash", "crop"):
+        raise DataError(f"how={how!r}: choose one of squash, crop")
+    if isinstance(source, Domain):
+        if (source.side, source.how) == (side, how):
+            return source
+        source = source.origin
+    if isinstance(source, torch.Tensor):
+        raise DataError("a tensor is no domain: pass images.to_uint8(tensor)")
+    if isinstance(source, np.ndarray):
+        return _open_array(source, side, how)
+    if not isinstance(source, (str, os.PathLike)):
+        source = _checked_list(source)
+    is_scenes = str(source).startswith("scenes:")
+    folder = _scenes_folder(str(source), cache) if is_scenes else source
+    domain = _open_files(folder, int(side), how, cache, threads, progress)
+    if is_scenes:
+        domain.source = domain.origin = source
+    domain._tell_skipped(strict)
+    return domain
+
+
+@patch
+def _tell_skipped(self: Domain, strict: bool):
+    "Warn of files that cannot be read, or raise"
+    if not self.skipped:
+        return
+    some = [f"{name} ({reason})" for name, reason in self.skipped[:3]] + ["..."] * (len(self.skipped) > 3)
+    message = f"{self.label}: {len(self.skipped)} of {len(self.lines)} images cannot be read: {'; '.join(some)}"
+    if strict:
+        raise DataError(f"{message}. Remove or repair them, or open with strict=False to do without")
+    warnings.warn(f"{message}. They are left out; .skipped has all their names", stacklevel=3)
 
 # %% ../nbs/07_data.ipynb #f535129c
 class Order(NamedTuple):
@@ -506,75 +475,85 @@ class Order(NamedTuple):
 
 
 def epoch_order(
-    n_c: int,
-    n_r: int,  # pictures in each domain
+    n_c: int,  # cartoons
+    n_r: int,  # photos
     n: int,  # samples wanted: max(n_c, n_r), and more to fill the last batch
     seed: int,
-    epoch: int,  # epoch from 1
+    epoch: int,  # from 1
     room: tuple[int, int] = (0, 0),  # pixels to spare in each domain: side stored - side of the crop
     augment: bool = True,  # False: centre crop, no mirror
 ) -> Order:
-    "The order and the augmentation of an epoch. Its first rows do not depend on `n`: runs of different batch sizes see the same pairs."
-    rng = lambda purpose: random_state(seed, purpose, epoch)
-    size, g = max(n_c, n_r), rng("order")
-    i, more = g.permutation(size), rng("order of the fill")
-    while len(i) < n:
-        i = np.concatenate([i, more.permutation(size)])
-    crop = lambda o, k: rng(f"crop {o}").integers(0, k + 1, (n, 2)) if augment else np.full((n, 2), k // 2)
-    flip = lambda o: rng(f"flip {o}").random(n) < 0.5 if augment else np.zeros(n, bool)
-    return Order(
-        i[:n] % n_c, rng("photo").integers(0, n_r, n), crop("c", room[0]), crop("r", room[1]), flip("c"), flip("r")
-    )
+    "The order and the augmentation of an epoch. Its first rows do not depend on `n`, nor so on the batch size."
+
+    def chance(purpose):
+        return random_state(seed, purpose, epoch)
+
+    size, fill = max(n_c, n_r), chance("order of the fill")
+    order = chance("order").permutation(size)
+    while len(order) < n:
+        order = np.concatenate([order, fill.permutation(size)])
+    photos = chance("photo").integers(0, n_r, n)
+    if augment:
+        crops = [
+            chance(f"crop {domain}").integers(0, spare + 1, (n, 2)) for domain, spare in zip("cr", room, strict=True)
+        ]
+        flips = [chance(f"flip {domain}").random(n) < 0.5 for domain in "cr"]
+    else:
+        crops = [np.full((n, 2), spare // 2) for spare in room]
+        flips = [np.zeros(n, bool) for _ in "cr"]
+    return Order(order[:n] % n_c, photos, *crops, *flips)
 
 # %% ../nbs/07_data.ipynb #6c5d3357
 class _OnDevice:
     "Batches from a map in device memory"
 
-    def __init__(self, domain, side, device):
-        self.S, self.side, n = domain.side, side, len(domain)
-        x = torch.empty(n, self.S, self.S, 3, dtype=torch.uint8, device=device)
-        for i in range(0, n, 1024):
-            x[i : i + 1024] = torch.tensor(domain.images[i : i + 1024])
-        self.pixels, at = x.view(-1, 3), torch.arange(side, device=device)
-        self.rows, self.cols = (at * self.S)[:, None], at
+    def __init__(self, domain: Domain, side: int, device):
+        self.stored, self.side = domain.side, side
+        images = torch.empty(domain.images.shape, dtype=torch.uint8, device=device)
+        for i in range(0, len(domain), 1024):
+            images[i : i + 1024] = torch.tensor(domain.images[i : i + 1024])
+        self.pixels = images.view(-1, 3)
+        self.columns = torch.arange(side, device=device)
+        self.rows = (self.columns * self.stored)[:, None]
 
-    def epoch(self, i, crop, flip):
-        start = (i * self.S + crop[:, 0]) * self.S + crop[:, 1] + flip * (self.side - 1)
-        self.start, self.sign = (
-            torch.tensor(o.astype(np.int64), device=self.pixels.device)[:, None, None]
-            for o in (start, 1 - 2 * flip.astype(np.int64))
-        )
+    def epoch(self, index, crop, flip):
+        "Where each sample starts, and whether its columns run to the right (1) or to the left (-1)"
+        first = (index * self.stored + crop[:, 0]) * self.stored + crop[:, 1] + flip * (self.side - 1)
+        self.start, self.sign = self._on_device(first), self._on_device(1 - 2 * flip.astype(np.int64))
 
-    def batch(self, s: slice):
-        return _float(self.pixels[self.start[s] + self.rows + self.sign[s] * self.cols])
+    def _on_device(self, numbers):
+        return torch.tensor(numbers.astype(np.int64), device=self.pixels.device)[:, None, None]
+
+    def batch(self, part: slice) -> torch.Tensor:
+        return _float(self.pixels[self.start[part] + self.rows + self.sign[part] * self.columns])
 
 # %% ../nbs/07_data.ipynb #f6064868
 class _OnHost:
     "Batches from a map in host memory or on disk"
 
-    def __init__(self, domain, side, device):
+    def __init__(self, domain: Domain, side: int, device):
         self.images, self.side, self.device = domain.images, side, device
 
-    def epoch(self, i, crop, flip):
-        self.table = i, crop, flip
+    def epoch(self, index, crop, flip):
+        self.table = index, crop, flip
 
-    def cuts(self, s: slice):
-        for i, (top, left), flip in zip(*(o[s] for o in self.table)):
-            cut = self.images[i, top : top + self.side, left : left + self.side]
+    def _cuts(self, part: slice):
+        for index, (top, left), flip in zip(*(column[part] for column in self.table), strict=True):
+            cut = self.images[index, top : top + self.side, left : left + self.side]
             yield cut[:, ::-1] if flip else cut
 
-    def batch(self, s: slice):
-        n = len(self.table[0][s])
+    def batch(self, part: slice) -> torch.Tensor:
+        shape = (len(self.table[0][part]), self.side, self.side, 3)
         if self.device.type == "cpu":
-            x = np.empty((n, 3, self.side, self.side), np.float32)
-            for a, cut in zip(x, self.cuts(s)):
-                a[:] = cut.transpose(2, 0, 1)
-                a /= 127.5
-                a -= 1
+            x = np.empty((shape[0], 3, self.side, self.side), np.float32)
+            for sample, cut in zip(x, self._cuts(part), strict=True):
+                sample[:] = cut.transpose(2, 0, 1)
+                sample /= 127.5
+                sample -= 1
             return torch.from_numpy(x)
-        x = torch.empty(n, self.side, self.side, 3, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        for a, cut in zip(x.numpy(), self.cuts(s)):
-            a[:] = cut
+        x = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        for sample, cut in zip(x.numpy(), self._cuts(part), strict=True):
+            sample[:] = cut
         return _float(x.to(self.device, non_blocking=True))
 
 # %% ../nbs/07_data.ipynb #35e06bba
@@ -586,7 +565,7 @@ def _fits(domains, device) -> bool:
         free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     else:
         return False
-    return sum(d.images.nbytes for d in domains) <= free / 4
+    return sum(domain.images.nbytes for domain in domains) <= free / 4
 
 # %% ../nbs/07_data.ipynb #13674f0e
 class Batch(NamedTuple):
@@ -607,74 +586,76 @@ class Pairs:
         seed: int = 0,  # of order, crops and mirroring
         device="cpu",  # where batches shall be
         augment: bool = True,  # random crop, mirrored half of the time; False: centre crop
-        rank: int = 0,
-        world: int = 1,  # this process takes samples rank, rank + world, ... of each batch
+        rank: int = 0,  # of this process: it takes samples rank, rank + world, ... of each batch
+        world: int = 1,  # processes
     ):
-        device = torch.device(device)
-        for d in (cartoon, photo):
-            if not isinstance(d, Domain):
-                raise DataError(
-                    f"Pairs takes two Domains, got {type(d).__name__}: Domain.open(..., side=load_side({side})) makes one"
-                )
-            if d.side < side:
-                raise DataError(
-                    f"{d.label} is stored at {d.side} pixels, crops of {side} cannot be cut from it: open it with side=load_side({side})={load_side(side)}, or {side}"
-                )
-        if side < 1 or batch < 1:
-            raise DataError(f"side={side}, batch={batch}: both must be 1 or more")
-        if not 0 <= rank < world or batch % world:
-            raise DataError(
-                f"batch={batch}, rank={rank}, world={world}: ranks go from 0 to world - 1, and batch must be a multiple of world"
-            )
-        self.cartoon, self.photo, self.side, self.size, self.seed, self.device, self.augment, self.rank, self.world = (
-            cartoon,
-            photo,
-            side,
-            batch,
-            seed,
-            device,
-            augment,
-            rank,
-            world,
-        )
-        self.steps = -(-max(len(cartoon), len(photo)) // batch)
-        self.resident, self._epoch = _fits((cartoon, photo), device), None
-        self._c, self._r = ((_OnDevice if self.resident else _OnHost)(d, side, device) for d in (cartoon, photo))
+        _check(cartoon, photo, side, batch, rank, world)
+        self.cartoon, self.photo, self.side, self.size = cartoon, photo, side, batch
+        self.seed, self.device, self.augment = seed, torch.device(device), augment
+        self.rank, self.world = rank, world
+        self.steps = math.ceil(max(len(cartoon), len(photo)) / batch)
+        self.resident = _fits((cartoon, photo), self.device)
+        source = _OnDevice if self.resident else _OnHost
+        self._c, self._r = (source(domain, side, self.device) for domain in (cartoon, photo))
+        self._epoch = None
 
     @property
     def samples(self) -> int:
+        "Of an epoch"
         return self.steps * self.size
-
-    def order(self, epoch: int) -> Order:
-        "Which pictures an epoch shows in which order, and how they are cut: see `epoch_order`"
-        if epoch < 1:
-            raise DataError(f"epoch={epoch}: epochs are counted from 1")
-        room = self.cartoon.side - self.side, self.photo.side - self.side
-        return epoch_order(len(self.cartoon), len(self.photo), self.samples, self.seed, epoch, room, self.augment)
-
-    def batch(self, epoch: int, step: int) -> Batch:
-        "The batch of a step: a pure function of the seed, `epoch` (from 1) and `step` (from 0)"
-        if not 0 <= step < self.steps:
-            raise DataError(f"step={step}: an epoch has steps 0 to {self.steps - 1}")
-        if epoch != self._epoch:
-            o = self.order(epoch)
-            self._c.epoch(o.c, o.crop_c, o.flip_c)
-            self._r.epoch(o.r, o.crop_r, o.flip_r)
-            self._epoch = epoch
-        s = slice(step * self.size + self.rank, (step + 1) * self.size, self.world)
-        return Batch(
-            self._c.batch(s),
-            self._r.batch(s),
-            np.arange(s.start, s.stop, s.step, dtype=np.int64) + (epoch - 1) * self.samples,
-        )
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        "The batches of an epoch, from step `start` on"
-        for step in range(start, self.steps):
-            yield self.batch(epoch, step)
 
     def __len__(self):
         return self.steps
 
     def __repr__(self):
-        return f"Pairs({len(self.cartoon)} cartoons, {len(self.photo)} photos: {self.steps} steps of {self.size} at {self.side} x {self.side}, {'in the memory of ' if self.resident else 'for '}{self.device})"
+        where = "in the memory of" if self.resident else "for"
+        sizes = f"{len(self.cartoon)} cartoons, {len(self.photo)} photos: {self.steps} steps of {self.size}"
+        return f"Pairs({sizes} at {self.side} x {self.side}, {where} {self.device})"
+
+# %% ../nbs/07_data.ipynb #13c6633f
+def _check(cartoon: Domain, photo: Domain, side: int, batch: int, rank: int, world: int):
+    for domain in (cartoon, photo):
+        if not isinstance(domain, Domain):
+            remedy = f"Domain.open(..., side=load_side({side})) makes one"
+            raise DataError(f"Pairs takes two Domains, got {type(domain).__name__}: {remedy}")
+        if domain.side < side:
+            raise DataError(
+                f"{domain.label} is stored at {domain.side} pixels, crops of {side} cannot be cut from it: "
+                f"open it with side=load_side({side})={load_side(side)}, or {side}"
+            )
+    if side < 1 or batch < 1:
+        raise DataError(f"side={side}, batch={batch}: both must be 1 or more")
+    if not 0 <= rank < world or batch % world:
+        remedy = "ranks go from 0 to world - 1, and batch must be a multiple of world"
+        raise DataError(f"batch={batch}, rank={rank}, world={world}: {remedy}")
+
+# %% ../nbs/07_data.ipynb #64973e08
+@patch
+def order(self: Pairs, epoch: int) -> Order:
+    "Which pictures an epoch shows in which order, and how they are cut: see `epoch_order`"
+    if epoch < 1:
+        raise DataError(f"epoch={epoch}: epochs are counted from 1")
+    room = self.cartoon.side - self.side, self.photo.side - self.side
+    return epoch_order(len(self.cartoon), len(self.photo), self.samples, self.seed, epoch, room, self.augment)
+
+
+@patch
+def batch(self: Pairs, epoch: int, step: int) -> Batch:
+    "The batch of a step: a pure function of the seed, `epoch` (from 1) and `step` (from 0)"
+    if not 0 <= step < self.steps:
+        raise DataError(f"step={step}: an epoch has steps 0 to {self.steps - 1}")
+    if epoch != self._epoch:
+        table = self.order(epoch)
+        self._c.epoch(table.c, table.crop_c, table.flip_c)
+        self._r.epoch(table.r, table.crop_r, table.flip_r)
+        self._epoch = epoch
+    part = slice(step * self.size + self.rank, (step + 1) * self.size, self.world)
+    index = np.arange(part.start, part.stop, part.step, dtype=np.int64) + (epoch - 1) * self.samples
+    return Batch(self._c.batch(part), self._r.batch(part), index)
+
+
+@patch
+def batches(self: Pairs, epoch: int, start: int = 0) -> Iterator[Batch]:
+    "The batches of an epoch, from step `start` on"
+    for step in range(start, self.steps):
+        yield self.batch(epoch, step)
