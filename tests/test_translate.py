@@ -5,6 +5,7 @@ from pathlib import Path
 import av, numpy as np, pytest, torch
 from PIL import Image
 from toon2real.cyclegan import toon2real
+from toon2real.films import FilmError
 from toon2real.generator import Generator
 from toon2real.images import ImageError, to_tensor, to_uint8
 from toon2real.runs import Run, RunError, save_weights
@@ -286,6 +287,27 @@ def test_film_colours(same, tmp_path):
     for x, y in zip(frames_of(tmp_path/"in.mkv")[0], frames_of(tmp_path/"out.mp4")[0]):
         assert np.abs(x.to_ndarray(format="rgb24").astype(int) - y.to_ndarray(format="rgb24")).mean() < 4
 
+@pytest.mark.parametrize("size", [(64, 64), (1280, 720)])
+def test_an_untagged_film_is_read_as_for_training(same, tmp_path, size):
+    "One rule for curate and translate: HD that names no colour matrix is BT.709, smaller films BT.601"
+    from toon2real.films import decode, picture
+
+    matrix = "ITU709" if size[1] >= 720 else "ITU601"
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        stream = out.add_stream("ffv1", rate=10, width=size[0], height=size[1], pix_fmt="yuv420p")
+        rgb = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), (210, 60, 40), np.uint8), format="rgb24")
+        frame = rgb.reformat(format="yuv420p", dst_colorspace=matrix)
+        frame.colorspace = 2  # it names none
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    same.video(tmp_path / "in.mkv", tmp_path / "out.mp4", progress=False)
+    for name, tolerance in (("in.mkv", 2), ("out.mp4", 5)):  # FFmpeg's scaler rounds down by up to 2 levels each way
+        frame = next(decode(tmp_path / name))[2]
+        colour = np.asarray(picture(frame))[9, 9].astype(int)
+        assert abs(colour - (210, 60, 40)).max() <= tolerance
+    assert frame.colorspace == 1  # the result says what it is
+
+
 @pytest.mark.parametrize("w,h", [(33, 17), (50, 35), (9, 64)])
 def test_odd_films(same, tmp_path, w, h):
     film(tmp_path/"in.mkv", [a[:h, :w] for a in view], codec="ffv1", pix_fmt="bgr0")
@@ -327,7 +349,7 @@ def test_broken_films(same, tmp_path):
     with pytest.warns(UserWarning, match="hit.mp4 is damaged"): r = same.video(tmp_path/"hit.mp4", tmp_path/"b.mp4", progress=False)
     assert r.frames > 0 and r.damaged + r.missing > 0
     for bad in ("head.mkv", "empty.mkv", "text.mp4", "nowhere.mp4"):
-        with pytest.raises(TranslateError, match=bad): same.video(tmp_path/bad, tmp_path/"x.mp4", progress=False)
+        with pytest.raises(FilmError, match=bad): same.video(tmp_path/bad, tmp_path/"x.mp4", progress=False)
     assert not (tmp_path/"x.mp4").exists() and not list(tmp_path.glob(".*"))
 
 def test_film_is_not_overwritten(same, tmp_path):
@@ -335,7 +357,7 @@ def test_film_is_not_overwritten(same, tmp_path):
     with pytest.raises(TranslateError, match="overwrite"): same.video(tmp_path/"in.mp4", tmp_path/"out.mp4", progress=False)
     with pytest.raises(TranslateError, match="itself"): same.video(tmp_path/"in.mp4", tmp_path/"in.mp4", overwrite=True, progress=False)
     with pytest.raises(TranslateError, match="itself"): same.video(tmp_path/"in.mp4", tmp_path, overwrite=True, progress=False)
-    with pytest.raises(TranslateError, match="use one of"): same.video(tmp_path/"in.mp4", tmp_path/"out.txt", progress=False)
+    with pytest.raises(FilmError, match="use one of"): same.video(tmp_path/"in.mp4", tmp_path/"out.txt", progress=False)
     assert (tmp_path/"in.mp4").read_bytes() == before and (tmp_path/"out.mp4").read_bytes() == b"mine"
     def fail(x): raise RuntimeError("stop")
     t = Translator(Same()); t.system.to_photo = fail
@@ -346,7 +368,7 @@ def test_sound_alone_is_no_film(same, tmp_path):
     with av.open(str(tmp_path/"x.wav"), "w") as out:
         s = out.add_stream("pcm_s16le", rate=8000); f = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono"); f.sample_rate = 8000
         out.mux(s.encode(f)); out.mux(s.encode(None))
-    with pytest.raises(TranslateError, match="no video in it"): same.video(tmp_path/"x.wav", tmp_path/"x.mp4")
+    with pytest.raises(FilmError, match="no video"): same.video(tmp_path/"x.wav", tmp_path/"x.mp4")
 
 
 # --- loading
@@ -424,6 +446,23 @@ def test_results_stay_under_out(tiny, tmp_path, monkeypatch, odd):
     assert report.done >= 1
     assert before == {p: p.read_bytes() for p in before}
     assert all(here / "t" in p.parents for p in set(tmp_path.rglob("*.png")) - set(before))
+
+
+def test_inputs_whose_results_share_a_name(tiny, tmp_path):
+    "Each input has its own result or a named failure"
+    weights = str(tmp_path / "w.safetensors")
+    save_weights(weights, tiny)
+    write(tmp_path / "d1", 2)
+    write(tmp_path / "d2", 1)
+    film(tmp_path / "d1" / "film.avi", view[:2])
+    film(tmp_path / "d1" / "film.mkv", view[:2])
+    Image.open(tmp_path / "d1" / "0.png").save(tmp_path / "0.gif")
+    inputs = [tmp_path / "d1" / "0.png", tmp_path / "d2" / "0.png", tmp_path / "0.gif"]
+    report = translate_command(weights, inputs, out=tmp_path / "out", device="cpu", progress=False)
+    assert report.done == 1 and [file for file, _ in report.skipped] == inputs[1:]
+    assert all("rename one of them" in why and "0.png" in why for _, why in report.skipped)
+    report = translate_command(weights, [tmp_path / "d1"], out=tmp_path / "two", device="cpu", progress=False)
+    assert report.done == 3 and [file.name for file, _ in report.skipped] == ["film.mkv"]
 
 
 def test_command_line(tiny, tmp_path):
