@@ -1,17 +1,19 @@
 "The command line: train, resume, translate, and errors that fit in a line"
+
 import pytest
 from PIL import Image
 from toon2real.cli import COMMANDS, main
 from toon2real.runs import Run
 from toon2real.scenes import write_scenes
 
-SMALL = "--width 8 --blocks 1 --side 64 --epochs 1 --decay-epochs 1".split()
+SMALL = ["--width", "8", "--blocks", "1", "--side", "64", "--epochs", "1", "--decay-epochs", "1"]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     d = tmp_path_factory.mktemp("data")
-    for kind, seed in (("cartoon", 0), ("photo", 50)): write_scenes(d/kind, 5, kind, seed=seed, side=72)
+    for kind, seed in (("cartoon", 0), ("photo", 50)):
+        write_scenes(d / kind, 5, kind, seed=seed, side=72)
     return d
 
 
@@ -21,8 +23,8 @@ def said(capsys):
 
 
 def test_train_resume_translate(folders, tmp_path, capsys):
-    pictures = ["--cartoon", f"{folders/'cartoon'}", "--photo", f"{folders/'photo'}"]
-    run = tmp_path/"run"
+    pictures = ["--cartoon", f"{folders / 'cartoon'}", "--photo", f"{folders / 'photo'}"]
+    run = tmp_path / "run"
     assert main(["train", *pictures, "--run", str(run), "--until", "1", "toon2real", *SMALL]) == 0
     assert len(Run(run).history) == 1 and Run(run).recipe.norm == "sn+in" and Run(run).recipe.width == 8
     assert main(["train", "--resume", str(run), "--until", "2"]) == 0
@@ -30,54 +32,103 @@ def test_train_resume_translate(folders, tmp_path, capsys):
     assert main(["train", *pictures, "--run", str(run), "toon2real", *SMALL]) == 1
     assert "already holds a run" in said(capsys)[1][0]
 
-    out = tmp_path/"out"
-    assert main(["translate", str(run), str(folders/"cartoon"), "--out", str(out)]) == 0
+    out = tmp_path / "out"
+    assert main(["translate", str(run), str(folders / "cartoon"), "--out", str(out)]) == 0
     made = sorted(out.iterdir())
     assert len(made) == 5 and Image.open(made[0]).size == (72, 72)
     before = made[0].stat().st_mtime_ns
-    assert main(["translate", str(run), str(folders/"cartoon"), "--out", str(out)]) == 0
-    assert made[0].stat().st_mtime_ns == before                       # never overwritten unless told
-    assert main(["translate", str(run), str(folders/"cartoon"), "--out", str(out), "--overwrite"]) == 0
+    assert main(["translate", str(run), str(folders / "cartoon"), "--out", str(out)]) == 0
+    assert made[0].stat().st_mtime_ns == before  # never overwritten unless told
+    assert main(["translate", str(run), str(folders / "cartoon"), "--out", str(out), "--overwrite"]) == 0
     assert made[0].stat().st_mtime_ns > before
 
 
 def test_judge_compare_report(folders, tmp_path, capsys):
-    for kind, n in (("cartoon", 6), ("photo", 12)): write_scenes(tmp_path/"val"/kind, n, kind, seed=200, side=64)
-    pictures = [f"--cartoon={folders/'cartoon'}", f"--photo={folders/'photo'}", f"--val-cartoon={tmp_path/'val'/'cartoon'}", f"--val-photo={tmp_path/'val'/'photo'}"]
-    a, b = tmp_path/"a", tmp_path/"b"
-    assert main(["train", *pictures, "--run", str(a), "--evaluate-every", "1", "--extractor", "simple", "toon2real", *SMALL]) == 0
+    for kind, n in (("cartoon", 6), ("photo", 12)):
+        write_scenes(tmp_path / "val" / kind, n, kind, seed=200, side=64)
+    pictures = [
+        f"--cartoon={folders / 'cartoon'}",
+        f"--photo={folders / 'photo'}",
+        f"--val-cartoon={tmp_path / 'val' / 'cartoon'}",
+        f"--val-photo={tmp_path / 'val' / 'photo'}",
+    ]
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert (
+        main(
+            ["train", *pictures, "--run", str(a), "--evaluate-every", "1", "--extractor", "simple", "toon2real", *SMALL]
+        )
+        == 0
+    )
     assert main(["train", *pictures, "--run", str(b), "cartoon2real", *SMALL]) == 0
     assert Run(a).best and Run(b).best is None
     assert main(["evaluate", str(a), str(b), "--extractor", "simple"]) == 0
     assert Run(b).best and "weighted Frechet (simple features)" in said(capsys)[0]
-    assert main(["compare", str(a), str(b), "--extractor", "simple", "--reps", "5", "--out", str(tmp_path/"table")]) == 0
+    assert (
+        main(["compare", str(a), str(b), "--extractor", "simple", "--reps", "5", "--out", str(tmp_path / "table")]) == 0
+    )
     out = said(capsys)[0]
     assert "N = 6 images in every set" in out and "| untranslated input |" in out and "note:" not in out
-    assert sorted(p.name for p in (tmp_path/"table").iterdir()) == ["about.json", "history.csv", "table.csv", "table.md", "table.tex"]
-    assert main(["report", str(a), str(b), "--extractor", "simple", "--out", str(tmp_path/"report")]) == 0
-    assert (tmp_path/"report"/"report.html").stat().st_size > 50_000 and {"figure4.pdf", "plane.png"} <= {p.name for p in (tmp_path/"report"/"figures").iterdir()}
-    assert main(["translate", str(a), str(tmp_path/"val"/"cartoon"), "--out", str(tmp_path/"made")]) == 0
-    assert main(["evaluate", str(tmp_path/"made"), *(f"--{k}={tmp_path/'val'/k}" for k in ("cartoon", "photo")), "--extractor", "simple", "--out", str(tmp_path/"made.csv")]) == 0
-    assert (tmp_path/"made.csv").read_text().count("\n") == 4
-    assert main(["evaluate", str(a), str(tmp_path/"made")]) == 1 and "is not a run" in said(capsys)[1][-1]
+    assert sorted(p.name for p in (tmp_path / "table").iterdir()) == [
+        "about.json",
+        "history.csv",
+        "table.csv",
+        "table.md",
+        "table.tex",
+    ]
+    assert main(["report", str(a), str(b), "--extractor", "simple", "--out", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report" / "report.html").stat().st_size > 50_000 and {"figure4.pdf", "plane.png"} <= {
+        p.name for p in (tmp_path / "report" / "figures").iterdir()
+    }
+    assert main(["translate", str(a), str(tmp_path / "val" / "cartoon"), "--out", str(tmp_path / "made")]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                str(tmp_path / "made"),
+                *(f"--{k}={tmp_path / 'val' / k}" for k in ("cartoon", "photo")),
+                "--extractor",
+                "simple",
+                "--out",
+                str(tmp_path / "made.csv"),
+            ]
+        )
+        == 0
+    )
+    assert (tmp_path / "made.csv").read_text().count("\n") == 4
+    assert main(["evaluate", str(a), str(tmp_path / "made")]) == 1 and "is not a run" in said(capsys)[1][-1]
 
 
 @pytest.mark.parametrize("system", ["cartoon2real", "unit"])
 def test_other_systems(folders, tmp_path, system):
-    args = ["train", "--cartoon", f"{folders/'cartoon'}", "--photo", f"{folders/'photo'}", "--run", str(tmp_path/"r"), "--until", "1", system, *SMALL]
-    assert main(args) == 0 and Run(tmp_path/"r").recipe.name == system
+    args = [
+        "train",
+        "--cartoon",
+        f"{folders / 'cartoon'}",
+        "--photo",
+        f"{folders / 'photo'}",
+        "--run",
+        str(tmp_path / "r"),
+        "--until",
+        "1",
+        system,
+        *SMALL,
+    ]
+    assert main(args) == 0 and Run(tmp_path / "r").recipe.name == system
 
 
-@pytest.mark.parametrize("args, code, text", [
-    (["train"], 1, "which pictures?"),
-    (["train", "--cartoon", "nowhere", "--photo", "nowhere"], 1, "nowhere"),
-    (["train", "--resume", "nowhere"], 1, "nowhere is not a run"),
-    (["translate", "nowhere", "x.png", "--out", "y"], 1, "nowhere"),
-    (["evaluate", "nowhere"], 1, "nowhere is not a run"),
-    (["evaluate"], 1, "nothing to judge"),
-    (["compare", "nowhere"], 1, "nowhere is not a run"),
-    (["paint"], 2, "no command 'paint'"),
-])
+@pytest.mark.parametrize(
+    "args, code, text",
+    [
+        (["train"], 1, "which pictures?"),
+        (["train", "--cartoon", "nowhere", "--photo", "nowhere"], 1, "nowhere"),
+        (["train", "--resume", "nowhere"], 1, "nowhere is not a run"),
+        (["translate", "nowhere", "x.png", "--out", "y"], 1, "nowhere"),
+        (["evaluate", "nowhere"], 1, "nowhere is not a run"),
+        (["evaluate"], 1, "nothing to judge"),
+        (["compare", "nowhere"], 1, "nowhere is not a run"),
+        (["paint"], 2, "no command 'paint'"),
+    ],
+)
 def test_errors_in_one_line(args, code, text, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(args) == code
@@ -90,8 +141,10 @@ def test_usage(capsys):
     text = capsys.readouterr().out
     assert all(c in text for c in COMMANDS)
     for c in COMMANDS:
-        with pytest.raises(SystemExit) as e: main([c, "--help"])
+        with pytest.raises(SystemExit) as e:
+            main([c, "--help"])
         assert e.value.code == 0 and "usage: toon2real" in capsys.readouterr().out
     for bad, text in ((["--no-such-option"], "no-such-option"), (["toon2real", "--side", "66"], "side=66")):
-        with pytest.raises(SystemExit) as e: main(["train", *bad])
+        with pytest.raises(SystemExit) as e:
+            main(["train", *bad])
         assert e.value.code == 2 and text in capsys.readouterr().err

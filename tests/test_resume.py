@@ -1,10 +1,11 @@
 "Kill a training at any instant, resume it, and get the weights, the history and the samples of one that was never killed"
-import subprocess, sys
-from pathlib import Path
+
+import subprocess
+import sys
 import pytest
 
 # Runs in a process of its own that never computes anything itself, so that its forked children start at once and clean.
-HARNESS = r'''
+HARNESS = r"""
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
@@ -76,31 +77,57 @@ for path in work.glob("cut*"):
     for e in whole.sample_epochs: assert whole._samples(e).read_bytes() == run._samples(e).read_bytes(), (path, e)
     assert not list(path.rglob("*.tmp"))
 print("kills", kills)
-'''
+"""
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
 @pytest.mark.parametrize("mode, system", [("random", "toon2real"), ("random", "unit"), ("renames", "toon2real")])
 def test_killed_runs_equal_the_unbroken_one(tmp_path, mode, system):
-    r = subprocess.run([sys.executable, "-c", HARNESS, str(tmp_path), mode, system], capture_output=True, text=True, timeout=300)
+    r = subprocess.run(
+        [sys.executable, "-c", HARNESS, str(tmp_path), mode, system], capture_output=True, text=True, timeout=300
+    )
     assert r.returncode == 0, r.stdout + r.stderr[-4000:]
 
 
 def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
     "The command line, interrupted: it says what to do, ends with 130, and the resumed run has every step"
-    import signal, time
+    import signal
+    import time
     from toon2real.runs import Run
     from toon2real.scenes import write_scenes
-    for kind in ("cartoon", "photo"): write_scenes(tmp_path/kind, 30, kind, side=72)
+
+    for kind in ("cartoon", "photo"):
+        write_scenes(tmp_path / kind, 30, kind, side=72)
     command = [sys.executable, "-c", "import sys; from toon2real.cli import main; sys.exit(main())", "train"]
-    p = subprocess.Popen([*command, "--cartoon", tmp_path/"cartoon", "--photo", tmp_path/"photo", "--run", tmp_path/"run", "--save-minutes", "0", "toon2real",
-                          *"--width 8 --blocks 1 --side 64 --epochs 1 --decay-epochs 1".split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen(
+        [
+            *command,
+            "--cartoon",
+            tmp_path / "cartoon",
+            "--photo",
+            tmp_path / "photo",
+            "--run",
+            tmp_path / "run",
+            "--save-minutes",
+            "0",
+            "toon2real",
+            *["--width", "8", "--blocks", "1", "--side", "64", "--epochs", "1", "--decay-epochs", "1"],
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("run/checkpoints/step-0000000[3-9].safetensors")) and time.monotonic() < deadline and p.poll() is None: time.sleep(.02)
+    while (
+        not list(tmp_path.glob("run/checkpoints/step-0000000[3-9].safetensors"))
+        and time.monotonic() < deadline
+        and p.poll() is None
+    ):
+        time.sleep(0.02)
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=120)
     assert p.returncode == 130 and "Trainer.resume" in err, out + err
-    run = Run(tmp_path/"run")
+    run = Run(tmp_path / "run")
     assert 3 <= run.checkpoint_steps[-1] < 60
-    assert subprocess.run([*command, "--resume", tmp_path/"run"], capture_output=True).returncode == 0
+    assert subprocess.run([*command, "--resume", tmp_path / "run"], capture_output=True).returncode == 0
     assert run.history.step.tolist() == [30, 60]

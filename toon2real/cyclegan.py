@@ -11,32 +11,35 @@ __all__ = ['cartoon2real', 'toon2real', 'CycleGANRecipe', 'CycleGAN']
 from dataclasses import dataclass
 import numpy as np
 import torch
+from fastcore.basics import patch
 from .data import Batch, random_state
 from .discriminator import PatchGAN
-from .generator import Generator
+from .generator import Generator, need
 from .losses import ImagePool, discriminator_loss, generator_loss, reconstruction
-from .system import Player, Recipe, System
+from .system import Recipe, System, below, prefixed
 
 # %% ../nbs/12_cyclegan.ipynb #594b5299
 @dataclass(frozen=True)
 class CycleGANRecipe(Recipe):
     "The numbers of a CycleGAN"
+
     name: str = "cyclegan"
-    blocks: int = 6        # residual blocks of a generator; 9 from 256 px up
-    norm: str = "in"       # of the discriminators: "in", "sn" or "sn+in"
-    cycle: float = 10.     # weight of the reconstruction loss, lambda
-    identity: float = 0.   # weight of the identity loss, as a fraction of `cycle`
-    pool: int = 50         # images in each pool of past fakes; 0 for none
+    blocks: int = 6  # residual blocks of a generator; 9 from 256 px up
+    norm: str = "in"  # of the discriminators: "in", "sn" or "sn+in"
+    cycle: float = 10.0  # weight of the reconstruction loss, lambda
+    identity: float = 0.0  # weight of the identity loss, as a fraction of `cycle`
+    pool: int = 50  # images in each pool of past fakes; 0 for none
 
     _tiny = dict(Recipe._tiny, blocks=3)
 
     def __post_init__(self):
         super().__post_init__()
-        if self.norm not in ("in", "sn", "sn+in"): raise ValueError(f'norm={self.norm!r}, but a discriminator has "in", "sn" or "sn+in"')
-        for k in "blocks cycle identity pool".split():
-            if getattr(self, k) < 0: raise ValueError(f"{k}={getattr(self, k)}, but it cannot be negative")
+        self.at_least(0, "blocks", "cycle", "identity", "pool")
+        if self.norm not in PatchGAN.norms:
+            self.refuse("norm", 'a discriminator has "in", "sn" or "sn+in"')
 
-    def build(self) -> "CycleGAN": return CycleGAN(self)
+    def build(self) -> "CycleGAN":
+        return CycleGAN(self)
 
 # %% ../nbs/12_cyclegan.ipynb #f48c5220
 cartoon2real = CycleGANRecipe(name="cartoon2real")
@@ -45,72 +48,105 @@ toon2real = CycleGANRecipe(name="toon2real", norm="sn+in")
 # %% ../nbs/12_cyclegan.ipynb #0bfc3e71
 class CycleGAN(System):
     "Two generators, two discriminators, two pools"
+
     generators = ("G_r", "G_c")
     to_photo_modules = ("G_r",)
 
-    def __init__(self,
-        recipe:CycleGANRecipe,
-        pool_rng=None,  # a `random.Random` (or a seed) from which both pools draw in turn; by default draws are functions of (seed, sample)
+    def __init__(
+        self,
+        recipe: CycleGANRecipe,
+        pool_rng=None,  # a `random.Random` or a seed for both pools; by default draws depend on (seed, sample)
     ):
         super().__init__(recipe)
-        k, s = recipe, recipe.seed
-        self.G_r, self.G_c = (Generator(k.width, k.blocks, seed=_seed(s, n)) for n in ("G_r", "G_c"))
-        self.D_r, self.D_c = (PatchGAN(k.width, k.norm, seed=_seed(s, n)) for n in ("D_r", "D_c"))
+        width, pool = recipe.width, recipe.pool
+        self.G_r, self.G_c = (Generator(width, recipe.blocks, self._seed(name)) for name in ("G_r", "G_c"))
+        self.D_r, self.D_c = (PatchGAN(width, recipe.norm, self._seed(name)) for name in ("D_r", "D_c"))
         self.keyed = pool_rng is None
-        pool_rng = ImagePool(k.pool, 0 if self.keyed else pool_rng).rng
-        self.pool_r, self.pool_c = ImagePool(k.pool, pool_rng), ImagePool(k.pool, pool_rng)
+        self.pool_r = ImagePool(pool, 0 if self.keyed else pool_rng)
+        self.pool_c = ImagePool(pool, self.pool_r.rng)
         self._make_players()
+
+    def _seed(self, name: str) -> int:
+        return int(random_state(self.recipe.seed, f"init {name}").integers(2**31))
 
     def _make_players(self):
-        def player(name, nets, loss):
-            ps = [p for n in nets for p in n.parameters()]
-            return Player(name, ps, torch.optim.Adam(ps, self.recipe.lr, self.recipe.betas, fused=True), loss)
-        self.players = [player("generators", (self.G_r, self.G_c), self.generators_loss), player("discriminators", (self.D_r, self.D_c), self.discriminators_loss)]
+        self.players = [
+            self.player("generators", [self.G_r, self.G_c], self.generators_loss),
+            self.player("discriminators", [self.D_r, self.D_c], self.discriminators_loss),
+        ]
 
-    def to_photo(self, c): return self.G_r(c)
-    def to_cartoon(self, r): return self.G_c(r)
+    def to_photo(self, c):
+        return self.G_r(c)
 
-    def generators_loss(self, b:Batch, scratch:dict):
-        "Equations 1 to 3 for both directions, and the identity terms where the recipe has them"
-        k, G_r, G_c = self.recipe, self.G_r, self.G_c
-        if k.identity: (fake_r, same_r), (fake_c, same_c) = G_r(torch.cat([b.c, b.r])).split(len(b.c)), G_c(torch.cat([b.r, b.c])).split(len(b.c))
-        else: fake_r, fake_c = G_r(b.c), G_c(b.r)
-        scratch["fake_r"], scratch["fake_c"] = fake_r.detach(), fake_c.detach()
-        terms = dict(G_r=generator_loss(self.D_r(fake_r)), G_c=generator_loss(self.D_c(fake_c)),
-                     cycle_c=k.cycle*reconstruction(G_c(fake_r), b.c), cycle_r=k.cycle*reconstruction(G_r(fake_c), b.r))
-        zero = fake_r.new_zeros(())
-        terms |= dict(identity_r=k.cycle*k.identity*reconstruction(same_r, b.r), identity_c=k.cycle*k.identity*reconstruction(same_c, b.c)) if k.identity else dict(identity_r=zero, identity_c=zero)
-        return sum(terms.values()), terms
+    def to_cartoon(self, r):
+        return self.G_c(r)
 
-    def discriminators_loss(self, b:Batch, scratch:dict):
-        "LSGAN on real images and on the fakes that the pools return, half the sum for each domain"
-        terms = dict(D_r=discriminator_loss(self.D_r(b.r), self.D_r(self.pool_r.query(scratch["fake_r"], self._draws("r", b.index)))),
-                     D_c=discriminator_loss(self.D_c(b.c), self.D_c(self.pool_c.query(scratch["fake_c"], self._draws("c", b.index)))))
-        return sum(terms.values()), terms
+    def extra_state(self):
+        return prefixed("pool_r.", self.pool_r.state_dict()) | prefixed("pool_c.", self.pool_c.state_dict())
 
-    def _draws(self, domain, index):
-        if not (self.keyed and self.recipe.pool): return None
-        rngs = (random_state(self.recipe.seed, f"pool {domain}", int(i)) for i in index)
-        return [(g.random(), int(g.integers(self.recipe.pool))) for g in rngs]
-
-    def extra_state(self): return {f"{n}.{k}": v for n in ("pool_r", "pool_c") for k, v in getattr(self, n).state_dict().items()}
     def load_extra_state(self, state):
-        for n in ("pool_r", "pool_c"): getattr(self, n).load_state_dict({k.removeprefix(f"{n}."): v for k, v in state.items() if k.startswith(f"{n}.")})
+        self.pool_r.load_state_dict(below("pool_r.", state))
+        self.pool_c.load_state_dict(below("pool_c.", state))
 
-    @classmethod
-    def from_reference(cls,
-        state:dict,             # {"G_A", "G_B", "D_A", "D_B": state dicts with the public reference's keys}; A is the cartoon domain
-        recipe:CycleGANRecipe,  # losses, pool and rates; `norm` says what the discriminators have; width and blocks come from the shapes
-        pool_rng=None,          # as in `CycleGAN`
-    ) -> "CycleGAN":
-        "A system with the reference's weights"
-        if missing := {"G_A", "G_B", "D_A", "D_B"} - state.keys(): raise ValueError(f"from_reference needs the state dicts G_A, G_B, D_A and D_B: {', '.join(sorted(missing))} missing")
-        G_r, G_c = (Generator.from_reference(state[k]) for k in ("G_A", "G_B"))
-        self = cls(recipe.replace(width=G_r.width, blocks=len(G_r.blocks)), pool_rng)
-        self.G_r, self.G_c = G_r, G_c
-        self.D_r, self.D_c = (PatchGAN.from_reference(state[k], norm=recipe.norm) for k in ("D_A", "D_B"))
-        self._make_players()
-        return self
+# %% ../nbs/12_cyclegan.ipynb #930114ca
+@patch
+def generators_loss(self: CycleGAN, batch: Batch, scratch: dict):
+    "Equations 1 to 3 for both directions, and the identity terms where the recipe has them"
+    recipe, c, r = self.recipe, batch.c, batch.r
+    identity_r = identity_c = c.new_zeros(())
+    if recipe.identity:
+        fake_r, same_r = self.G_r(torch.cat([c, r])).split(len(c))
+        fake_c, same_c = self.G_c(torch.cat([r, c])).split(len(c))
+        identity_r = recipe.cycle * recipe.identity * reconstruction(same_r, r)
+        identity_c = recipe.cycle * recipe.identity * reconstruction(same_c, c)
+    else:
+        fake_r, fake_c = self.G_r(c), self.G_c(r)
+    scratch["fake_r"], scratch["fake_c"] = fake_r.detach(), fake_c.detach()
+    terms = dict(
+        G_r=generator_loss(self.D_r(fake_r)),
+        G_c=generator_loss(self.D_c(fake_c)),
+        cycle_c=recipe.cycle * reconstruction(self.G_c(fake_r), c),
+        cycle_r=recipe.cycle * reconstruction(self.G_r(fake_c), r),
+        identity_r=identity_r,
+        identity_c=identity_c,
+    )
+    return sum(terms.values()), terms
+
+# %% ../nbs/12_cyclegan.ipynb #b72865a9
+@patch
+def discriminators_loss(self: CycleGAN, batch: Batch, scratch: dict):
+    "LSGAN on real images and on the fakes that the pools return, half the sum for each domain"
+    real_r = self.D_r(batch.r)
+    old_r = self.pool_r.query(scratch["fake_r"], self._draws("r", batch.index))
+    D_r = discriminator_loss(real_r, self.D_r(old_r))
+    real_c = self.D_c(batch.c)
+    old_c = self.pool_c.query(scratch["fake_c"], self._draws("c", batch.index))
+    D_c = discriminator_loss(real_c, self.D_c(old_c))
+    return D_r + D_c, dict(D_r=D_r, D_c=D_c)
 
 
-def _seed(seed:int, name:str) -> int: return int(random_state(seed, f"init {name}").integers(2**31))
+@patch
+def _draws(self: CycleGAN, domain: str, index) -> list[tuple[float, int]] | None:
+    "The pool's draws for these samples; None where the pool draws by itself"
+    if not (self.keyed and self.recipe.pool):
+        return None
+    states = [random_state(self.recipe.seed, f"pool {domain}", int(i)) for i in index]
+    return [(state.random(), int(state.integers(self.recipe.pool))) for state in states]
+
+# %% ../nbs/12_cyclegan.ipynb #de25595a
+@patch(cls_method=True)
+def from_reference(
+    cls: CycleGAN,
+    state: dict,  # {"G_A", "G_B", "D_A", "D_B": state dicts with the public reference's keys}; A is the cartoon domain
+    recipe: CycleGANRecipe,  # losses, pool, rates, `norm` of the discriminators; width and blocks come from the shapes
+    pool_rng=None,  # as in `CycleGAN`
+) -> CycleGAN:
+    "A system with the reference's weights"
+    need(state, "G_A", "G_B", "D_A", "D_B")
+    G_r, G_c = Generator.from_reference(state["G_A"]), Generator.from_reference(state["G_B"])
+    system = cls(recipe.replace(width=G_r.width, blocks=len(G_r.blocks)), pool_rng)
+    system.G_r, system.G_c = G_r, G_c
+    system.D_r = PatchGAN.from_reference(state["D_A"], recipe.norm)
+    system.D_c = PatchGAN.from_reference(state["D_B"], recipe.norm)
+    system._make_players()
+    return system

@@ -15,36 +15,39 @@ import torch.nn.functional as F
 # %% ../nbs/10_losses.ipynb #e72fa19c
 def lsgan(
     logits: torch.Tensor,
-    target: bool | float, # 1 for real, 0 for fake
+    target: bool | float,  # 1 for real, 0 for fake
 ) -> torch.Tensor:
     "mean((logits - target)^2), over images and patches"
     return (logits - float(target)).square().mean()
+
 
 def generator_loss(fake: torch.Tensor) -> torch.Tensor:
     "mean((1 - D(G(c)))^2), Eq. 1, of the logits of a translation"
     return lsgan(fake, True)
 
+
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     "(mean((D(r) - 1)^2) + mean(D(G(c))^2)) / 2, of the logits of photos and of translations"
-    return .5*(lsgan(real, True) + lsgan(fake, False))
+    return 0.5 * (lsgan(real, True) + lsgan(fake, False))
 
 # %% ../nbs/10_losses.ipynb #8d860f0e
 def reconstruction(
-    x: torch.Tensor, # G_c(G_r(c)), G_r(G_c(r)); for the identity term G_r(r), G_c(c)
-    y: torch.Tensor, # c, r; r, c
+    x: torch.Tensor,  # G_c(G_r(c)), G_r(G_c(r)); for the identity term G_r(r), G_c(c)
+    y: torch.Tensor,  # c, r; r, c
 ) -> torch.Tensor:
     "mean |x - y|, over images, channels and pixels: Eq. 2 and 3"
-    if x.shape != y.shape: raise ValueError(f"reconstruction compares images of one shape, not {tuple(x.shape)} and {tuple(y.shape)}")
+    if x.shape != y.shape:
+        raise ValueError(f"reconstruction compares images of one shape, not {tuple(x.shape)} and {tuple(y.shape)}")
     return F.l1_loss(x, y)
 
 # %% ../nbs/10_losses.ipynb #ebf03a5a
 @torch.no_grad()
 def exchange(
     store: torch.Tensor,  # size x 3 x H x W, changed in place
-    images: torch.Tensor, # N x 3 x H x W
+    images: torch.Tensor,  # N x 3 x H x W
     slots: torch.Tensor,  # N whole numbers on the same device: where in the store each image goes, -1 for nowhere
-    swap: torch.Tensor,   # N truth values: return the image found there instead
-) -> torch.Tensor:        # N x 3 x H x W
+    swap: torch.Tensor,  # N truth values: return the image found there instead
+) -> torch.Tensor:  # N x 3 x H x W
     "Put `images` into `store`, one after the other, and return what comes out, without synchronisation."
     res = []
     for x, slot, back in zip(images.split(1), slots.split(1), swap.view(-1, 1, 1, 1).split(1)):
@@ -57,57 +60,75 @@ def exchange(
 # %% ../nbs/10_losses.ipynb #cbdeb9d4
 class ImagePool:
     "Up to `size` earlier fakes of one generator; the discriminator gets about every second of its fakes from here."
-    def __init__(self,
-        size: int = 50,               # images kept; 0 returns every query as it came
-        rng: int | random.Random = 0, # seed, or a random state that several pools share
+
+    def __init__(
+        self,
+        size: int = 50,  # images kept; 0 returns every query as it came
+        rng: int | random.Random = 0,  # seed, or a random state that several pools share
     ):
-        self.size, self.images, self.count = size, None, 0 # images: size x 3 x H x W, the first `count` of them in use
+        self.size, self.images, self.count = size, None, 0  # images: size x 3 x H x W, the first `count` of them in use
         self.rng = rng if isinstance(rng, random.Random) else random.Random(rng)
 
-    def __len__(self): return self.count
+    def __len__(self):
+        return self.count
 
     def draw(self) -> tuple[float, int]:
         "u in [0, 1] and, if that is above 0.5, a slot; the calls of the public reference"
         u = self.rng.uniform(0, 1)
-        return u, self.rng.randint(0, self.size-1) if u > .5 else 0
+        return u, self.rng.randint(0, self.size - 1) if u > 0.5 else 0
 
     def plan(self, n: int, draws=None) -> list[tuple[int, bool]]:
-        "For each of the next `n` images (slot that takes it or -1, whether the image found there is returned instead). Counts them as stored."
-        if draws is not None and len(draws) != n: raise ValueError(f"ImagePool got {n} images and {len(draws)} draws")
-        res = []
+        "For each of the next `n` images: the slot that takes it, or -1, and whether the image found there is returned"
+        if draws is not None and len(draws) != n:
+            raise ValueError(f"ImagePool got {n} images and {len(draws)} draws")
+        moves = []
         for i in range(n):
-            if self.count < self.size: res.append((self.count, False)); self.count += 1
-            else:
-                u, slot = self.draw() if draws is None else draws[i]
-                res.append((int(slot), True) if u > .5 else (-1, False))
-        return res
+            if self.count < self.size:
+                moves.append((self.count, False))
+                self.count += 1
+                continue
+            u, slot = self.draw() if draws is None else draws[i]
+            moves.append((int(slot), True) if u > 0.5 else (-1, False))
+        return moves
 
     def reserve(self, like: torch.Tensor) -> torch.Tensor:
         "The storage, made or moved for images N x 3 x H x W like these: their device and dtype"
-        if self.images is None: self.images = like.new_zeros(self.size, *like.shape[1:])
-        if self.images.shape[1:] != like.shape[1:]: raise ValueError(f"ImagePool holds images of shape {tuple(self.images.shape[1:])}, got {tuple(like.shape[1:])}")
+        if self.images is None:
+            self.images = like.new_zeros(self.size, *like.shape[1:])
+        if self.images.shape[1:] != like.shape[1:]:
+            raise ValueError(
+                f"ImagePool holds images of shape {tuple(self.images.shape[1:])}, got {tuple(like.shape[1:])}"
+            )
         self.images = self.images.to(like)
         return self.images
 
-    def query(self,
-        images: torch.Tensor, # N x 3 x H x W fakes, N > 0
-        draws = None,         # (u, slot) for each image instead of `draw`, for example drawn ahead as a function of the sample's number
-    ) -> torch.Tensor:        # N x 3 x H x W, detached, in memory of its own (with size 0: the input, detached)
+    def query(
+        self,
+        images: torch.Tensor,  # N x 3 x H x W fakes, N > 0
+        draws=None,  # (u, slot) for each image instead of `draw`: functions of the sample's number, say
+    ) -> torch.Tensor:  # N x 3 x H x W, detached, in memory of its own (with size 0: the input, detached)
         "Take `images` and return as many, each itself or a stored one that it replaces."
         images = images.detach()
-        if not self.size: return images
+        if not self.size:
+            return images
         store = self.reserve(images)
         slots, swap = (torch.tensor(o, device=images.device) for o in zip(*self.plan(len(images), draws)))
         return exchange(store, images, slots, swap)
 
     def state_dict(self) -> dict:
         "`images`: those stored, in storage order (empty if none); `rng`: the state of the draws"
-        return {"images": torch.empty(0) if self.images is None else self.images[:self.count].clone(), "rng": torch.tensor(self.rng.getstate()[1])}
+        return {
+            "images": torch.empty(0) if self.images is None else self.images[: self.count].clone(),
+            "rng": torch.tensor(self.rng.getstate()[1]),
+        }
 
     def load_state_dict(self, state: dict):
         "Take up where `state_dict` was called; without `rng` the draws go on from here."
         images = state["images"]
-        if len(images) > self.size: raise ValueError(f"ImagePool of size {self.size} cannot hold the {len(images)} stored images")
+        if len(images) > self.size:
+            raise ValueError(f"ImagePool of size {self.size} cannot hold the {len(images)} stored images")
         self.images, self.count = None, len(images)
-        if self.count: self.reserve(images)[:self.count] = images
-        if "rng" in state: self.rng.setstate((3, tuple(state["rng"].tolist()), None))
+        if self.count:
+            self.reserve(images)[: self.count] = images
+        if "rng" in state:
+            self.rng.setstate((3, tuple(state["rng"].tolist()), None))
