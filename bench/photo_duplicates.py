@@ -1,28 +1,67 @@
-"""Near-duplicates among real photographs: a 64-bit difference hash against the normalised thumbnails of `toon2real.photos`.
-Usage: python bench/photo_duplicates.py [folder] [n]   (default: the first 2,500 training photos of $TOON2REAL_SHARED/data/scenery128)
-Prints how many pairs each rule joins, the nearest pairs by thumbnail (look at them: are they one picture?), and the share of altered copies found."""
-import io, os, sys
+"""Near-duplicates among real photographs by the catalogue's rule: a perceptual hash, and colours.
+
+Usage: python bench/photo_duplicates.py [folder] [n]
+Default: the first 2,500 photographs of $TOON2REAL_SHARED/data/scenery128/photo. Prints the pairs that the rule joins
+(look at them: are they one picture?), and the share of altered copies that it finds.
+"""
+
+import io
+import os
+import sys
 from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageEnhance
+from toon2real.curate import near_duplicates
 from toon2real.images import list_images, open_image
-from toon2real.photos import NEAR, _normal, thumbnail
+from toon2real.scores import look
 
-def dhash(im): g = np.asarray(im.convert('L').resize((9, 8), Image.BOX), int); return (g[:, 1:] > g[:, :-1]).ravel()
-def jpeg40(im): b = io.BytesIO(); im.save(b, 'JPEG', quality=40); return Image.open(b)
-def crop3(im): w, h = im.size; return im.crop((round(.03*w), round(.03*h), w-round(.03*w), h-round(.03*h)))
-COPIES = {'JPEG quality 40': jpeg40, 'half size': lambda im: im.resize((im.width//2, im.height//2), Image.LANCZOS), 'brightness x 1.2': lambda im: ImageEnhance.Brightness(im).enhance(1.2),
-          'contrast x 0.8': lambda im: ImageEnhance.Contrast(im).enhance(.8), 'cropped by 3 % on each side': crop3}
 
-if __name__ == '__main__':
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(os.environ.get('TOON2REAL_SHARED', '../shared'))/'data/scenery128/photo/train')
-    files = list_images(folder)[:int(sys.argv[2]) if len(sys.argv) > 2 else 2500]; ims = [open_image(f) for f in files]; i, j = np.triu_indices(len(ims), 1)
-    bits = np.stack([dhash(o) for o in ims]).astype(np.float32)*2 - 1; h = ((64 - bits @ bits.T)/2).round()[i, j]
-    t = _normal(np.stack([thumbnail(o) for o in ims])).reshape(len(ims), -1); d = np.concatenate([np.abs(t[k] - t[k+1:]).mean(1) for k in range(len(t)-1)])
-    print(f'{len(ims)} photos of {folder.name}, {len(d):,} pairs')
-    print('difference hash, pairs within k of 64 bits:', {k: int((h <= k).sum()) for k in (0, 2, 4, 6, 8)})
-    print(f'thumbnails, pairs within {NEAR}: {(d <= NEAR).sum()}; the nearest:')
-    for k in np.argsort(d)[:6]: print(f'  {d[k]:.1f}  {files[i[k]].name}  {files[j[k]].name}')
-    for name, f in COPIES.items():
-        c = [(np.abs(_normal(thumbnail(f(o))).ravel() - t[k]).mean(), (dhash(f(o)) != dhash(o)).sum()) for k, o in list(enumerate(ims))[::5]]
-        print(f'{name}: found by thumbnail {np.mean([x <= NEAR for x, _ in c]):.1%}, by difference hash within 4 bits {np.mean([x <= 4 for _, x in c]):.1%}  (of {len(c)})')
+def jpeg40(im):
+    buffer = io.BytesIO()
+    im.save(buffer, "JPEG", quality=40)
+    return Image.open(buffer).convert("RGB")
+
+
+def cropped(im):
+    x, y = round(0.03 * im.width), round(0.03 * im.height)
+    return im.crop((x, y, im.width - x, im.height - y))
+
+
+COPIES = {
+    "JPEG quality 40": jpeg40,
+    "half size": lambda im: im.resize((im.width // 2, im.height // 2), Image.Resampling.LANCZOS),
+    "brightness x 1.05": lambda im: ImageEnhance.Brightness(im).enhance(1.05),
+    "brightness x 1.2": lambda im: ImageEnhance.Brightness(im).enhance(1.2),
+    "contrast x 0.8": lambda im: ImageEnhance.Contrast(im).enhance(0.8),
+    "saturation x 1.3": lambda im: ImageEnhance.Color(im).enhance(1.3),
+    "cropped by 3 % on each side": cropped,
+}
+
+
+def duplicates(images):
+    "The index of the earlier one that each of these repeats, or -1; and the bits that differ"
+    scores = [look(im) for im in images]
+    hashes = np.array([score["hash"] for score in scores], np.uint64)
+    tiny = np.stack([np.frombuffer(score["tiny"], np.uint8) for score in scores])
+    return near_duplicates(hashes, tiny)
+
+
+def main():
+    default = Path(os.environ.get("TOON2REAL_SHARED", "../shared")) / "data/scenery128/photo"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default
+    files = list_images(folder)[: int(sys.argv[2]) if len(sys.argv) > 2 else 2500]
+    images = [open_image(file) for file in files]
+    original, bits = duplicates(images)
+    joined = np.flatnonzero(original >= 0)
+    print(f"{len(images)} photos of {folder.name}: {len(joined)} near-duplicates of an earlier one")
+    for i in joined:
+        print(f"  {bits[i]} bits  {files[original[i]].name}  {files[i].name}")
+    some = images[::5]
+    for name, alter in COPIES.items():
+        found = [duplicates([im, alter(im)])[0][1] == 0 for im in some]
+        print(f"{name}: found {np.mean(found):.1%} of {len(found)}")
+
+
+if __name__ == "__main__":
+    main()
