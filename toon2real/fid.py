@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -342,8 +341,10 @@ def evaluate(
     seed: int = 0,  # which of them, and the intervals
     reps: int = 100,  # resamplings for the intervals
     **kw,  # for `Judge`
-) -> pd.DataFrame:  # one row a system; `.attrs` has n, seed, reps, extractor and how many images there were
+) -> "pd.DataFrame":  # one row a system; `.attrs` has n, seed, reps, extractor and how many images there were
     "The table of an experiment at equal N, with floor and untranslated input; its columns are those of a `Judge`"
+    import pandas as pd  # here, for it takes long to import
+
     systems = generated if isinstance(generated, dict) else {"generated": generated}
     taken = {FLOOR, UNTRANSLATED} & set(systems)
     if taken:
