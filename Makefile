@@ -1,7 +1,7 @@
 # make quickstart   install into .venv, train three small systems on the embedded scenes, show a table
-# make test         install, run every notebook and every test
+# make test         install, check the form (ruff), run every notebook and every test
 # make lab          open JupyterLab on the notebooks
-# make notebooks    run every notebook again and keep its outputs (after editing; exports and cleans too)
+# make notebooks    after editing: badges from settings.ini, ruff, run every notebook and keep its outputs, export, clean
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
@@ -14,6 +14,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/toon2real quickstart
 
 test: $(VENV)/.dev
+	$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check . || { echo "make notebooks formats; ruff check . says what it cannot mend"; exit 1; }
 	$(ONE) $(BIN)/nbdev_test --n_workers 2
 	$(ONE) $(BIN)/python -m pytest
 
@@ -21,6 +22,8 @@ lab: $(VENV)/.installed
 	$(BIN)/jupyter lab nbs
 
 notebooks: $(VENV)/.dev
+	$(BIN)/python nbs/_badges.py
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 	cd nbs && for n in *.ipynb tutorials/*.ipynb; do $(ONE) jupyter nbconvert --to notebook --execute --inplace "$$n" || exit 1; done
 	$(BIN)/nbdev-export && $(BIN)/nbdev-clean
 

@@ -27,7 +27,7 @@ import torch
 from fastcore.basics import patch
 from tqdm import tqdm
 
-from .data import Domain, Pairs, load_side, random_state
+from .data import Domain, Pairs, choose, load_side
 from .features import best_extractor
 from .fid import Judge
 from .images import grid, jpeg_bytes, to_tensor, to_uint8
@@ -343,8 +343,7 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
 def _fixed(self: Trainer, domain: Domain, name: str) -> torch.Tensor:
     "The sample images: a seeded choice, centre-cropped where the map is larger than the recipe's side"
     side = self.recipe.side
-    order = random_state(self.recipe.seed, f"samples {name}").permutation(len(domain))
-    index = np.sort(order[: self.options.samples])
+    index = choose(len(domain), self.options.samples, self.recipe.seed, f"samples {name}")
     top = (domain.side - side) // 2
     crops = domain.images[index][:, top : top + side, top : top + side]
     return to_tensor(np.ascontiguousarray(crops)).to(self.device)
