@@ -2,7 +2,7 @@
 
 from configparser import ConfigParser
 from pathlib import Path
-from setuptools import find_namespace_packages, setup
+from setuptools import setup
 
 ini = ConfigParser(delimiters=["="])
 ini.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
@@ -17,8 +17,8 @@ setup(
         f"Intended Audience :: {cfg['audience']}",
         "Programming Language :: Python :: 3",
     ],
-    packages=find_namespace_packages(include=[cfg["lib_path"], cfg["lib_path"] + ".*"]),
-    package_data={cfg["lib_path"]: ["static/*"]},
+    packages=[cfg["lib_path"]],
+    package_data={cfg["lib_path"]: ["static/*", "shipped/*/*", "shipped/*/*/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require={k.removesuffix("_requirements"): cfg[k].split() for k in cfg if k.endswith("_requirements")},
     entry_points={
