@@ -27,7 +27,7 @@ class CycleGANRecipe(Recipe):
     blocks: int = 6  # residual blocks of a generator; 9 from 256 px up
     norm: str = "in"  # of the discriminators: "in", "sn" or "sn+in"
     cycle: float = 10.0  # weight of the reconstruction loss, lambda
-    identity: float = 0.0  # weight of the identity loss, as a fraction of `cycle`
+    identity: float = 0.5  # weight of the identity loss, as a fraction of `cycle`
     pool: int = 50  # images in each pool of past fakes; 0 for none
 
     _tiny = dict(Recipe._tiny, blocks=3)
@@ -43,7 +43,7 @@ class CycleGANRecipe(Recipe):
 
 # %% ../nbs/12_cyclegan.ipynb #f48c5220
 cartoon2real = CycleGANRecipe(name="cartoon2real")
-toon2real = CycleGANRecipe(name="toon2real", norm="sn+in")
+toon2real = CycleGANRecipe(name="toon2real", norm="sn")
 
 # %% ../nbs/12_cyclegan.ipynb #0bfc3e71
 class CycleGAN(System):

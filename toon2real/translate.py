@@ -49,7 +49,7 @@ from toon2real.images import (
     upright,
     write_atomic,
 )
-from .runs import Run, RunError, load_weights
+from .runs import SHIPPED, Run, RunError, load_weights
 from .system import Recipe, System
 
 # %% ../nbs/18_translate.ipynb #fca17d16
@@ -395,9 +395,12 @@ def _weights_hint(home: str | None) -> str:
 
 # %% ../nbs/18_translate.ipynb #7889d3fd
 def find_weights(source) -> Path:
-    """The path of a run or weights file: `source` itself, or what has that name in the folder TOON2REAL_WEIGHTS.
-    RunError lists where it was looked for."""
+    """The path of a run or weights file: "toon2real", "cartoon2real" or "unit" (they come with the library), `source`
+    itself, or what has that name in the folder TOON2REAL_WEIGHTS. RunError lists where it was looked for."""
     home = os.environ.get("TOON2REAL_WEIGHTS")
+    shipped = SHIPPED / Path(source).name
+    if shipped.is_dir() and str(source) == shipped.name and not (Path(source) / "run.json").exists():
+        return shipped
     looked = [Path(source)]
     if home:
         looked += [Path(home) / f"{source}{suffix}" for suffix in ("", ".safetensors", ".pth")]
