@@ -62,7 +62,15 @@ def lab():
             "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
         }
         port = free_port()
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+        command = [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            "--ip=127.0.0.1",
+            f"--port={port}",
+        ]
         options = [
             "--IdentityProvider.token=",
             "--ServerApp.password=",
@@ -86,7 +94,7 @@ def lab():
 
 @pytest.fixture
 def page():
-    "A Chromium page with a fresh profile; the test is skipped where there is no Chromium, and fails on an error in the console"
+    "A Chromium page with a fresh profile. Without Chromium the test is skipped; an error in the console fails it"
     playwright = pytest.importorskip("playwright.sync_api")
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if not executable:

@@ -58,12 +58,16 @@ def test_epoch_stepper(lab, page, runs):
     root = page.locator(".t2r-stepper")
     root.wait_for()
     rows = root.locator(".t2r-row img")
-    page.wait_for_function("[...document.querySelectorAll('.t2r-row img')].slice(1).every(i => i.dataset.epoch === '3')")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.t2r-row img')].slice(1).every(i => i.dataset.epoch === '3')"
+    )
     at_the_end = picture_of(rows.nth(1))
 
     root.focus()
     root.press("ArrowLeft")
-    page.wait_for_function("[...document.querySelectorAll('.t2r-row img')].slice(1).every(i => i.dataset.epoch === '2')")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.t2r-row img')].slice(1).every(i => i.dataset.epoch === '2')"
+    )
     assert picture_of(rows.nth(1)) != at_the_end
     assert root.locator(".t2r-told").inner_text() == "epoch 2 of 3"
 
@@ -77,7 +81,10 @@ def test_epoch_stepper(lab, page, runs):
 
 
 def test_compare_systems(lab, page, runs, tmp_path):
-    cells = f"from toon2real.widgets import CompareSystems\nfrom toon2real.scenes import pairs\nflat, real = pairs(3, side=64)\nCompareSystems({[str(run) for run in runs]}, flat, real)"
+    cells = (
+        "from toon2real.widgets import CompareSystems\nfrom toon2real.scenes import pairs\n"
+        f"flat, real = pairs(3, side=64)\nCompareSystems({[str(run) for run in runs]}, flat, real)"
+    )
     open_notebook(page, lab, "compare", cells)
     root = page.locator(".t2r-compare")
     root.wait_for()

@@ -45,8 +45,8 @@ def card(
         f"{distance}, N = {judge['n']}: {row[distance]:.1f}.",
         f"Untranslated cartoons have {to_beat:.1f}, other photographs {floor:.1f}.",
         "This distance is on hand-made features and no FID.",
-        "Limits: it has never seen a real cartoon or a real photograph. On drawings unlike the embedded scenes it changes",
-        "colours and adds texture, no more. It does best on pictures of the size it was trained at.",
+        "Limits: it has never seen a real cartoon or a real photograph. On drawings unlike the embedded scenes it",
+        "changes colours and adds texture, no more. It does best on pictures of the size it was trained at.",
         "Licence: Apache-2.0, like the library; the scenes are the library's own.",
     ]
     return "\n".join(lines)
@@ -84,7 +84,7 @@ def pack(
     run: Run,  # a finished run on embedded scenes
     out: Path,  # a new folder
 ) -> Run:
-    "A copy with what tables, figures and widgets read: history, samples as WebP, the last weights to photographs in bf16"
+    "A copy with what tables, figures and widgets read: history, samples as WebP, the last weights (one direction)"
     out = Path(out)
     about = run.about | {"init_from": None}
     about["data"] = {name: facts | {"source": DATA[name]} for name, facts in run.about["data"].items()}
