@@ -8,6 +8,7 @@ Docs: https://toon2real.github.io/toon2real/films.html.md"""
 __all__ = ['FILM_SUFFIXES', 'CONTAINERS', 'FilmError', 'open_film', 'decode', 'picture', 'Writer', 'timecode']
 
 # %% ../nbs/01_films.ipynb #43d223b3
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
@@ -201,27 +202,31 @@ _COPIED = {
 }
 
 
+def _rising(items, start: Fraction) -> Iterator:
+    "Sound packets or frames on a clock that begins at `start`; those whose clock goes back are left out"
+    last = -math.inf
+    for item in items:
+        stamp = item.dts if item.pts is None else item.pts
+        if stamp is not None and stamp > last:
+            last = stamp
+            item.pts = stamp - round(start / item.time_base)
+            yield item
+
+
 def _copied(packets, target, start: Fraction) -> Iterator[tuple]:
     "(seconds, packet) of a track that is taken over as it is"
-    last = None
-    for packet in packets:
-        if packet.dts is None or (last is not None and packet.dts <= last):
-            continue  # the mark of the end, or a clock that goes back, which no container holds
-        last = packet.dts
-        shift = round(start / packet.time_base)
-        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-        packet.stream = target
-        yield float(packet.dts * packet.time_base), packet
+    for packet in _rising(packets, start):
+        packet.dts, packet.stream = packet.pts, target
+        yield float(packet.pts * packet.time_base), packet
 
 
 def _encoded(frames, target, start: Fraction) -> Iterator[tuple]:
     "(seconds, packet) of a track that is encoded anew"
-    for frame in frames:
-        frame.pts -= round(start / frame.time_base)
+    for frame in _rising(frames, start):
         for packet in target.encode(frame):
             yield frame.time, packet
     for packet in target.encode(None):
-        yield float("inf"), packet
+        yield math.inf, packet
 
 # %% ../nbs/01_films.ipynb #b92f9494
 class Writer:
@@ -258,10 +263,13 @@ class Writer:
     @contextmanager
     def _opened(self):
         options = {} if self._kind == "matroska" else {"movflags": "+faststart"}  # so that it plays while it loads
-        with atomic(self.path) as part, ExitStack() as self._stack:
-            self._box = self._stack.enter_context(av.open(str(part), "w", format=self._kind, options=options))
-            yield
-            self._end()
+        try:
+            with atomic(self.path) as part, ExitStack() as self._stack:
+                self._box = self._stack.enter_context(av.open(str(part), "w", format=self._kind, options=options))
+                yield
+                self._end()
+        except av.FFmpegError as e:
+            raise FilmError(f"{self.path}: could not be encoded ({e.strerror or e}): try another format") from e
 
     def add(
         self,
@@ -321,7 +329,7 @@ def _end(self: Writer):
     "Write what is still under way"
     if self._video is None:
         raise FilmError(f"{self.path}: not one picture was added, so there is no film")
-    self._sound_until(float("inf"))
+    self._sound_until(math.inf)
     self._box.mux(self._video.encode(None))
 
 # %% ../nbs/01_films.ipynb #47953059

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 # %% ../nbs/00_images.ipynb #3758e1d7
 class ImageError(ValueError):
@@ -253,22 +253,16 @@ def resize(
         raise ImageError(f"how={how!r}: choose one of short, crop, squash")
     if np.min(size) < 1:
         raise ImageError(f"size={size}: a size is 1 pixel or more")
+    if how == "short" and isinstance(size, tuple | list):
+        remedy = "use 'crop' or 'squash' for a width and a height"
+        raise ImageError(f"size={size}: how='short' takes one number, the short side; {remedy}")
     if how == "short":
-        size = _short(im.size, size)
-    elif isinstance(size, int | np.integer):
+        size = tuple(max(round(length * (size / min(im.size))), 1) for length in im.size)
+    elif np.ndim(size) == 0:
         size = size, size
     if size == im.size:
         return im
     return ImageOps.fit(im, size, FILTERS[filter]) if how == "crop" else im.resize(size, FILTERS[filter])
-
-
-def _short(old: tuple, side: int) -> tuple:
-    "Width and height with a short side of `side` pixels"
-    if not isinstance(side, int | np.integer):
-        remedy = "use 'crop' or 'squash' for a width and a height"
-        raise ImageError(f"size={side}: how='short' takes one number, the short side; {remedy}")
-    scale = side / min(old)
-    return tuple(max(round(length * scale), 1) for length in old)
 
 # %% ../nbs/00_images.ipynb #d6cbacfd
 def _shorten(text: str, font, width: int) -> str:
@@ -278,12 +272,6 @@ def _shorten(text: str, font, width: int) -> str:
     while text and font.getlength(text + "...") > width:
         text = text[:-1]
     return text + "..." if text else ""
-
-
-def _ink(bg) -> tuple:
-    "A grey that is read well on `bg`"
-    light = sum(ImageColor.getrgb(bg) if isinstance(bg, str) else bg) > 384
-    return (40, 40, 40) if light else (230, 230, 230)
 
 
 def _captions(captions, count: int) -> list[str]:
@@ -298,7 +286,6 @@ def grid(
     images,  # images of any kind and size: list, tensor N x 3 x H x W in [-1, 1], uint8 array N x H x W x 3
     cols: int = None,  # images in a row (default: near a square, up to 8)
     pad: int = 2,  # pixels between images
-    bg="white",  # colour between images
     captions=None,  # one text for each image, drawn under it
 ) -> Image.Image:
     "Many images as one. Cells take the size of the largest image; smaller ones are centred."
@@ -313,14 +300,14 @@ def grid(
     font_size = min(max(10, width // 10), 14)
     font, text_height = ImageFont.load_default(font_size), font_size + 6 if captions else 0
     across, down = width + pad, height + text_height + pad  # from one cell to the next
-    out = Image.new("RGB", (cols * across - pad, math.ceil(len(images) / cols) * down - pad), bg)
-    draw, ink = ImageDraw.Draw(out), _ink(bg)
+    out = Image.new("RGB", (cols * across - pad, math.ceil(len(images) / cols) * down - pad), "white")
+    draw = ImageDraw.Draw(out)
     for i, im in enumerate(images):
         x, y = i % cols * across, i // cols * down
         out.paste(im, (x + (width - im.width) // 2, y + (height - im.height) // 2))
         if captions:
             text = _shorten(captions[i], font, width)
-            draw.text((x + (width - font.getlength(text)) / 2, y + height + 2), text, ink, font)
+            draw.text((x + (width - font.getlength(text)) / 2, y + height + 2), text, (40, 40, 40), font)
     return out
 
 # %% ../nbs/00_images.ipynb #a28fc56c

@@ -219,15 +219,15 @@ class _Floats:
         self.x, self.device, self.shape = x.detach(), device, (len(x), *x.shape[2:])
         self.out = torch.empty_like(self.x)
 
-    def cut(self, which: slice, rows: np.ndarray, columns: np.ndarray) -> torch.Tensor:
+    def cut(self, which, rows, columns):
         rows, columns = (torch.as_tensor(index, device=self.x.device) for index in (rows, columns))
         return self.x[which][..., rows, :][..., columns].to(self.device, torch.float32)
 
-    def small(self, which: slice, height: int, width: int) -> torch.Tensor:
+    def small(self, which, height, width):
         x = self.x[which].float()
         return F.interpolate(x, (height, width), mode="bicubic", antialias=True).to(self.device)
 
-    def paste(self, which: slice, rows: slice, columns: slice, result: torch.Tensor):
+    def paste(self, which, rows, columns, result):
         self.out[which, :, rows, columns] = result.to(self.out)
 
 # %% ../nbs/18_translate.ipynb #61cb2582
@@ -669,32 +669,29 @@ def video(
     return report
 
 # %% ../nbs/18_translate.ipynb #9de587c9
-def _place(given: Path, out: Path, inputs: list[Path]) -> Path:
-    "Where the results of an input go: below `out`, whatever the input is called (`..` has a name too)"
-    alone = len(inputs) == 1
-    if alone and given.is_dir():
-        return out
-    if alone and out.suffix.lower() in _SAVE.keys() | CONTAINERS.keys() and not out.is_dir():
-        return out
-    if out.exists() and not out.is_dir():
-        raise TranslateError(f"{out} is a file: name a folder for the results of {len(inputs)} inputs")
-    return out / Path(os.path.abspath(given)).name
+def _is_named(inputs: list[Path], out: Path) -> bool:
+    "Whether `out` is the name of the one result, not a folder"
+    one_file = len(inputs) == 1 and not inputs[0].is_dir()
+    return one_file and out.suffix.lower() in _SAVE.keys() | CONTAINERS.keys() and not out.is_dir()
 
 
 def _pairs(inputs: list[Path], out: Path, suffix: str | None, recursive: bool, report: FolderReport) -> list[tuple]:
-    "(file, its result) of all inputs"
+    "(file, its result) of all inputs; the results lie below `out`, whatever the inputs are called"
+    if _is_named(inputs, out):
+        return [(inputs[0], out)]
+    if out.exists() and not out.is_dir():
+        raise TranslateError(f"{out} is a file: name a folder for the results of {len(inputs)} inputs")
     pairs = []
     for given in inputs:
-        place = _place(given, out, inputs)
-        if place == out and not given.is_dir():
-            pairs.append((given, out))
-        elif not given.is_dir():
+        place = out / Path(os.path.abspath(given)).name  # `..` has a name too
+        if not given.is_dir():
             pairs.append((given, _result(place, suffix)))
-        else:
-            try:
-                pairs += _files(given, place, suffix, recursive, IMAGE_SUFFIXES | FILM_SUFFIXES)
-            except ImageError as e:
-                report.skipped.append((given, str(e)))
+            continue
+        place = place if len(inputs) > 1 else out
+        try:
+            pairs += _files(given, place, suffix, recursive, IMAGE_SUFFIXES | FILM_SUFFIXES)
+        except ImageError as e:
+            report.skipped.append((given, str(e)))
     return pairs
 
 # %% ../nbs/18_translate.ipynb #943b5761
@@ -736,8 +733,6 @@ def translate_command(
     if not inputs:
         raise TranslateError("nothing to translate: name images, videos or folders")
     _check_suffix(suffix)
-    if out.is_file() and any(given.is_dir() for given in inputs):
-        raise TranslateError(f"{out} is a file: name a folder for the results of {len(inputs)} inputs")
     todo = _plan(_pairs(inputs, out, suffix, recursive, report), overwrite, report)
     films = [pair for pair in todo if pair[0].suffix.lower() in FILM_SUFFIXES]
     translator = Translator.load(source, epoch, device, direction=direction, side=side, precision=precision, tile=tile)
