@@ -16,7 +16,6 @@ from PIL import Image
 from av.stream import Disposition
 from toon2real.curate import MANIFEST_COLUMNS, Catalogue, CurateError, Thresholds, curate_command, near_duplicates
 from toon2real.scores import letters
-from toon2real.photos import add_folder
 
 SHARED = Path(os.environ.get("TOON2REAL_SHARED", Path(__file__).resolve().parents[1] / ".." / "shared"))
 CODEC = "libx264" if "libx264" in av.codecs_available else "mpeg4"
@@ -458,22 +457,17 @@ def test_merge_believes_who_read_more(films, tmp_path):
 def test_photos_keep_their_credits(tmp_path):
     "What `photos` wrote in its manifest comes along picture by picture: licence, author, link, split"
     rng = np.random.default_rng(4)
-    own = tmp_path / "own"
-    for who in ("ann", "bob", "cem", "dee"):
-        (own / who).mkdir(parents=True)
+    manifest = []
+    for who, split in {"ann": "train", "bob": "val", "cem": "train", "dee": "val"}.items():
+        (tmp_path / "photos" / split).mkdir(parents=True, exist_ok=True)
         for i in range(3):
-            Image.fromarray(np.kron(rng.integers(0, 256, (8, 8, 3), np.uint8), np.ones((12, 12, 1), np.uint8))).save(
-                own / who / f"{i}.png"
-            )
-        add_folder(
-            own / who,
-            tmp_path / "photos",
-            "CC BY 4.0" if who != "dee" else "own work",
-            who,
-            f"https://example.org/{who}",
-            val=0.5,
-            progress=False,
-        )
+            pixels = np.kron(rng.integers(0, 256, (8, 8, 3), np.uint8), np.ones((12, 12, 1), np.uint8))
+            file = f"{split}/{who}{i}.png"
+            Image.fromarray(pixels).save(tmp_path / "photos" / file)
+            licence = "CC BY 4.0" if who != "dee" else "own work"
+            link = f"https://example.org/{who}"
+            manifest.append({"file": file, "split": split, "licence": licence, "author": who, "link": link})
+    pd.DataFrame(manifest).to_csv(tmp_path / "photos" / "manifest.csv", index=False)
     told = pd.read_csv(tmp_path / "photos" / "manifest.csv").set_index("file")
     with Catalogue(tmp_path / "c.sqlite") as c:
         assert not len(c.add(tmp_path / "photos", progress=False))

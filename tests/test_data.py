@@ -100,7 +100,7 @@ def test_the_second_waits_and_decodes_nothing(tmp_path, monkeypatch):
 
 
 def test_odd_folder(tmp_path):
-    "60 files: nested, unicode, very long, undecodable names; cut short, empty, text, a dangling link, a loop, an unreadable file"
+    "Nested, unicode, very long, undecodable names; cut short, empty, text, a dangling link, a loop"
     src = folder(tmp_path / "src", 40)
     names = [
         "\u6d77/\u30a2\u30cb\u30e1 \u00e9\u00e8.png",
@@ -211,7 +211,7 @@ def test_copied_cache_is_believed_after_a_look(tmp_path):
 
 
 def test_working_folder_is_not_imported(tmp_path):
-    "Where one stands, a folder `toon2real` or a `csv.py` may lie: long decoding, started by a script elsewhere, runs neither"
+    "Decoding runs no `toon2real` or `csv.py` that lies where one stands"
     src, here = folder(tmp_path / "src", 45), tmp_path / "here"
     (here / "toon2real").mkdir(parents=True)
     for name in ("toon2real/__init__.py", "csv.py", "json.py"):

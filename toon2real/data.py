@@ -63,7 +63,7 @@ def choose(
 
 # %% ../nbs/07_data.ipynb #616ade79
 def load_side(side: int) -> int:
-    "The side to store pictures at so that crops of `side` can be cut from them: the reference's 286 for 256, so 143 for 128"
+    "The side to store pictures at for crops of `side`: the reference's 286 for 256, so 143 for 128"
     return round(side * 143 / 128)
 
 # %% ../nbs/07_data.ipynb #0c070f14
