@@ -19,7 +19,7 @@ def folders(tmp_path_factory):
 
 def said(capsys):
     out = capsys.readouterr()
-    return out.out, [l for l in out.err.splitlines() if l.startswith("toon2real:")]
+    return out.out, [line for line in out.err.splitlines() if line.startswith("toon2real:")]
 
 
 def test_train_resume_translate(folders, tmp_path, capsys):

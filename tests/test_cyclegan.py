@@ -58,7 +58,7 @@ def reference_tensors(system, name, tensors, prefix):
 
 @pytest.mark.parametrize("identity, name", [(0.0, "idt0"), (0.5, "idt05")])
 def test_trajectory(common, identity, name):
-    "Six steps: each loss to 1e-7 relative, final weights and outputs to 1e-6, gradient norms of step 0 to 1e-6 relative"
+    "Six steps: each loss to 1e-7, final weights and outputs to 1e-6, gradient norms of step 0 to 1e-6 relative"
     record = json.loads((golden / f"cyclegan_{name}.json").read_text())
     tensors = {k: v.double() for k, v in load_file(golden / f"cyclegan_{name}.safetensors").items()}
     s = build(common, identity=identity)

@@ -1,7 +1,10 @@
-"""Generator, discriminator, losses and pool against independent numbers (tests/golden, described in its README.md) and against float64 arithmetic.
+"""Generator, discriminator, losses and pool against independent numbers and against float64 arithmetic.
 
-Where tolerances come from: the outputs of step 0 were recorded by a float32 program, up to 6e-6 from float64 by its own account (`float32_spread`); the spot values are unrounded float64,
-summed in another order by another library (1e-10 is a thousand times the 1e-13 seen); the float32 bounds are those of the README."""
+The numbers are in tests/golden, described in its README.md.
+
+Where tolerances come from: the outputs of step 0 were recorded by a float32 program, up to 6e-6 from float64 by its
+own account (`float32_spread`); the spot values are unrounded float64, summed in another order by another library
+(1e-10 is a thousand times the 1e-13 seen); the float32 bounds are those of the README."""
 
 import copy
 import json
@@ -20,7 +23,10 @@ from toon2real.losses import ImagePool, exchange
 golden = Path(__file__).parent / "golden"
 devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 layouts = [torch.contiguous_format, torch.channels_last]
-read = lambda name: json.loads((golden / name).read_text())
+
+
+def read(name):
+    return json.loads((golden / name).read_text())
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,10 @@ def recipe(full, net):
 
 
 def test_counts(full):
-    count = lambda net: sum(p.numel() for p in net.parameters())
+
+    def count(net):
+        return sum(p.numel() for p in net.parameters())
+
     assert count(Generator()) == full["parameter_count"]["G_A"] == 7_837_699
     assert count(Generator(blocks=9)) == full["parameter_count"]["generator with 9 blocks"] == 11_378_179
     for norm in PatchGAN.norms:
@@ -204,7 +213,8 @@ def test_instance_norm_gradient(device, dtype, tol):
                 (own,) = torch.autograd.grad(F.instance_norm(x), x, g)
                 err, err_own = ((v.double() - want).norm() / want.norm() for v in (got, own))
                 print(
-                    f"{device} {str(dtype)[6:]} batch {n} input {str(xl)[6:]} gradient {str(gl)[6:]}: {err:.0e}, torch's own {err_own:.0e}"
+                    f"{device} {str(dtype)[6:]} batch {n} input {str(xl)[6:]} gradient {str(gl)[6:]}: "
+                    f"{err:.0e}, torch's own {err_own:.0e}"
                 )
                 torch.testing.assert_close(y.double(), yr, atol=tol, rtol=tol)
                 assert err < tol
@@ -224,12 +234,12 @@ def test_network_gradient_does_not_depend_on_layout(device, norm):
     )  # eval: u and v of spectral norm stay
     for n in (1, 2):
         x0, grads = randn(n, 3, 32, 40).to(device), []
-        for l in layouts:
-            m, x = copy.deepcopy(net).to(memory_format=l), x0.contiguous(memory_format=l).requires_grad_()
+        for layout in layouts:
+            m, x = copy.deepcopy(net).to(memory_format=layout), x0.contiguous(memory_format=layout).requires_grad_()
             y = m(x)
             grads.append(
                 torch.autograd.grad(
-                    (y * randn(*y.shape, seed=2).to(device).contiguous(memory_format=l)).sum(),
+                    (y * randn(*y.shape, seed=2).to(device).contiguous(memory_format=layout)).sum(),
                     [x, *(p for k, p in m.named_parameters() if k.endswith(("original", "weight")))],
                 )
             )

@@ -1,4 +1,4 @@
-"Kill a training at any instant, resume it, and get the weights, the history and the samples of one that was never killed"
+"Kill a training at any instant, resume it: the weights, the history and the samples are of one that was never killed"
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ HARNESS = r"""
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
+
 torch.set_num_threads(1)
 from toon2real.cyclegan import toon2real
 from toon2real.unit import unit
@@ -17,64 +18,85 @@ from toon2real.scenes import scenes
 from toon2real.training import Trainer
 
 work, mode, system = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-k = (toon2real if system == "toon2real" else unit).tiny(width=8, blocks=1, epochs=2, decay_epochs=1, **(dict(pool=4) if system == "toon2real" else {}))
+small = dict(width=8, blocks=1, epochs=2, decay_epochs=1)
+k = toon2real.tiny(pool=4, **small) if system == "toon2real" else unit.tiny(**small)
 n = 14 if mode == "random" else 3
 c, r = scenes(n, seed=0, side=72, kind="cartoon"), scenes(n - 1, seed=100, side=72, kind="photo")
 
+
 def train(path, die_at=None):
-    if die_at is not None:                      # as if the power went in the instant before the die_at-th rename
+    if die_at is not None:  # as if the power went in the instant before the die_at-th rename
         replace, calls = os.replace, [0]
+
         def dying(*a):
             calls[0] += 1
-            if calls[0] > die_at: os.kill(os.getpid(), signal.SIGKILL)
+            if calls[0] > die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
             replace(*a)
+
         os.replace = dying
-    if (path/"run.json").exists(): t = Trainer.resume(path, c, r, progress=False)
-    else: t = Trainer(k, c, r, run=path, precision="float32", progress=False, save_minutes=0)
+    if (path / "run.json").exists():
+        t = Trainer.resume(path, c, r, progress=False)
+    else:
+        t = Trainer(k, c, r, run=path, precision="float32", progress=False, save_minutes=0)
     t.fit()
+
 
 def child(*args):
     pid = os.fork()
     if not pid:
-        try: train(*args); os._exit(0)
+        try:
+            train(*args)
+            os._exit(0)
         except BaseException:
-            import traceback; traceback.print_exc(); os._exit(1)
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
     return pid
 
-def end(pid): return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-assert end(child(work/"whole")) == 0
+def end(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+assert end(child(work / "whole")) == 0
 kills, rng = 0, random.Random(0)
 if mode == "random":
     while True:
-        pid = child(work/"cut")
+        pid = child(work / "cut")
         if kills < 8:
-            time.sleep(rng.uniform(.05, .8)); os.kill(pid, signal.SIGKILL)
+            time.sleep(rng.uniform(0.05, 0.8))
+            os.kill(pid, signal.SIGKILL)
         code = end(pid)
         assert code in (0, -signal.SIGKILL), code
-        if code == 0: break
+        if code == 0:
+            break
         kills += 1
 else:
-    for die_at in range(0, 1000, 5):            # every fifth rename, each in a run of its own that is then resumed
-        path = work/f"cut{die_at}"
+    for die_at in range(0, 1000, 5):  # every fifth rename, each in a run of its own that is then resumed
+        path = work / f"cut{die_at}"
         code = end(child(path, die_at))
-        if code == 0: break
+        if code == 0:
+            break
         assert code == -signal.SIGKILL, code
         kills += 1
         assert end(child(path)) == 0
 assert kills >= 4, kills
 
-whole = Run(work/"whole")
+whole = Run(work / "whole")
 for path in work.glob("cut*"):
     run = Run(path)
     (s, a), (t, b) = whole.load_checkpoint(), run.load_checkpoint()
     assert s == t and a.keys() == b.keys()
     for key in a:
-        if key != "loop/seconds": assert torch.equal(a[key], b[key]), (path, key)
+        if key != "loop/seconds":
+            assert torch.equal(a[key], b[key]), (path, key)
     x, y = (q.history.drop(columns="seconds") for q in (whole, run))
     assert x.equals(y), (path, x, y)
     assert whole.sample_epochs == run.sample_epochs and whole.weight_epochs == run.weight_epochs
-    for e in whole.sample_epochs: assert whole._samples(e).read_bytes() == run._samples(e).read_bytes(), (path, e)
+    for e in whole.sample_epochs:
+        assert whole._samples(e).read_bytes() == run._samples(e).read_bytes(), (path, e)
     assert not list(path.rglob("*.tmp"))
 print("kills", kills)
 """

@@ -1,7 +1,8 @@
 """UNIT against recorded numbers (tests/golden/README.md, section 4).
 
-Where tolerances come from: losses, outputs and gradient norms of the float64 run are held to what that README recommends (1e-7, 1e-6, 1e-6); outputs of step 0 were recorded in float32,
-up to 9e-6 from float64 by their own account (`float32_spread`), so 1e-4 as recommended."""
+Where tolerances come from: losses, outputs and gradient norms of the float64 run are held to what that README
+recommends (1e-7, 1e-6, 1e-6); outputs of step 0 were recorded in float32, up to 9e-6 from float64 by their own account
+(`float32_spread`), so 1e-4 as recommended."""
 
 import json
 from pathlib import Path
@@ -88,7 +89,7 @@ def outputs(s, data):
             ("dis_b_x_b", s.D_r, r),
             ("dis_b_x_ab", s.D_r, out["x_ab"]),
         ):
-            out |= {f"{name}.scale{i}": l for i, l in enumerate(D(x))}
+            out |= {f"{name}.scale{i}": logits for i, logits in enumerate(D(x))}
     return out
 
 
@@ -148,7 +149,10 @@ def test_full_size(record):
     full, s = record["full_size"], unit.build()
     shapes = [[k, list(p.shape)] for k, p in named_parameters(s).items()]
     assert sorted(shapes) == sorted(full["tensors"])
-    count = lambda *nets: sum(p.numel() for n in nets for p in n.parameters())
+
+    def count(*nets):
+        return sum(p.numel() for net in nets for p in net.parameters())
+
     assert (
         dict(gen_a=count(s.E_c, s.H_c), gen_b=count(s.E_r, s.H_r), dis_a=count(s.D_c), dis_b=count(s.D_r))
         == full["parameter_count"]
@@ -161,7 +165,9 @@ def test_full_size(record):
             and list(s.to_photo(x).shape) == full["image_shape_for_1x3x128x128"]
         )
         for side in (64, 128, 256):
-            assert [list(l.shape) for l in s.D_c(images(1, side=side)[0])] == full[f"dis_shapes_for_1x3x{side}x{side}"]
+            assert [list(logits.shape) for logits in s.D_c(images(1, side=side)[0])] == full[
+                f"dis_shapes_for_1x3x{side}x{side}"
+            ]
 
 
 def test_smallest_side(record):
@@ -348,7 +354,7 @@ def test_from_reference_names_what_does_not_fit(data):
 
 
 def test_bf16():
-    "Outputs and terms stay float32, every parameter of each player gets a finite gradient, and the losses are those of float32 to bf16's eight bits"
+    "Outputs and terms stay float32, every parameter gets a finite gradient, losses are float32's to bf16's eight bits"
     recipe, (c, r) = unit.tiny(width=8, blocks=1), images(1)
     a, b = recipe.build(), recipe.build()
     b.precision = "bf16"
@@ -366,7 +372,7 @@ def test_bf16():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("n", [1, 2])
 def test_layer_norm(layout, n):
-    "Values and gradients against a loop over images, float64 rounding; and against the same in bf16 input, to its eight bits"
+    "Values and gradients against a loop over images, float64 rounding; and the same in bf16 input, to its eight bits"
     g = torch.Generator().manual_seed(n)
     ln, x = (
         LayerNorm(6).double(),
