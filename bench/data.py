@@ -1,4 +1,4 @@
-"Loading: the map and its batches against a DataLoader that decodes, resizes, crops and mirrors every picture of every step"
+"Loading: the map and its batches against a DataLoader that opens, resizes and cuts every picture of every step"
 
 import argparse
 import os
