@@ -260,25 +260,22 @@ def report(
         out: A folder for figures/ and report.html.
         cartoon: Held-out cartoons (default: those of the first run).
         photo: Held-out photos, likewise.
-        seed: Which pictures are shown.
+        seed: Which pictures are judged and shown.
         extractor: An Inception weights file, simple, or auto: the Inception that is found, else simple.
-        until: Of the table: as if the runs had ended after this epoch.
+        until: As if the runs had ended after this epoch.
     """
-    from toon2real.runs import Run
-
-    _report([Run(p) for p in runs], out, extractor, until, cartoon=cartoon, photo=photo, seed=seed)
+    _report(runs, out, extractor=extractor, until=until, cartoon=cartoon, photo=photo, seed=seed)
 
 
-def _report(runs, out: Path, extractor="auto", until=None, **pictures) -> Path:
+def _report(runs, out: Path, **options) -> Path:
     "Figures and page under `out`; the page's path"
-    from toon2real.features import best_extractor
     from toon2real.figures import paper_figures
-    from toon2real.report import report as page
+    from toon2real.report import by_their_judge, report as page
 
+    comparison = by_their_judge(runs, **options)
     print(f"figures:   {out / 'figures'}", flush=True)
-    looking = None if extractor == "auto" else best_extractor(extractor)
-    paper_figures(runs, out / "figures", extractor=looking, **pictures)
-    made = page(runs, out / "report.html", extractor=extractor, until=until, **pictures)
+    paper_figures(comparison, out / "figures")
+    made = page(comparison, out / "report.html")
     print(f"report:    {made}", flush=True)
     return made
 

@@ -7,8 +7,8 @@ Docs: https://toon2real.github.io/toon2real/experiment.html.md"""
 # %% auto #0
 __all__ = ['TITLES', 'COLOURS', 'PAPER', 'HIGHER', 'DOMAINS', 'table1', 'sn_ablation', 'identity_ablation', 'train_all',
            'held_out', 'validation', 'judge_run', 'colour', 'Group', 'Comparison', 'compare', 'Pictures', 'data_facts',
-           'own_judge', 'printed', 'markdown', 'latex', 'write_results', 'over_seeds', 'against_truth',
-           'quickstart_recipes', 'quickstart', 'side_by_side']
+           'printed', 'markdown', 'latex', 'write_results', 'over_seeds', 'against_truth', 'quickstart_recipes',
+           'quickstart', 'side_by_side']
 
 # %% ../nbs/20_experiment.ipynb #3b842323
 import json
@@ -344,6 +344,7 @@ class Pictures:
     index: np.ndarray  # the numbers of the cartoons among the held-out ones
     cartoons: np.ndarray  # uint8 N x H x W x 3
     photos: np.ndarray  # as many photographs, or all if there are fewer; they do not belong to the cartoons
+    total: int  # cartoons that are held out in all
 
 
 @patch
@@ -351,7 +352,8 @@ def pictures(self: Comparison, n: int) -> Pictures:
     "At most n cartoons and photographs, the same at every call; more pictures include the fewer"
     cartoons, photos = self._pictures
     index = choose(len(cartoons), n, self.seed, "figure: cartoons")
-    return Pictures(index, cartoons[index], photos[choose(len(photos), n, self.seed, "figure: photographs")])
+    others = choose(len(photos), n, self.seed, "figure: photographs")
+    return Pictures(index, cartoons[index], photos[others], len(cartoons))
 
 
 @patch
@@ -514,15 +516,6 @@ def _remarks(self: Comparison) -> list[str]:
             other = f"{judge['extractor']}, N = {judge['n']}"
             remarks.append(f"{self.label(run)}: its best epoch was chosen by another judge ({other}).")
     return remarks
-
-# %% ../nbs/20_experiment.ipynb #574a8a0f
-def own_judge(runs) -> dict:
-    "The options of `compare` that call the judge who chose the best epochs of the runs; none where nobody has judged"
-    judges = [run.about["judge"] for run in _opened(runs) if run.best is not None]
-    if not judges:
-        return {}
-    simple = "simple" in judges[0]["extractor"]
-    return {"n": judges[0]["n"], "seed": judges[0]["seed"], "extractor": "simple" if simple else "auto"}
 
 # %% ../nbs/20_experiment.ipynb #1b5fc66a
 def printed(

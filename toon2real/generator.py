@@ -7,15 +7,19 @@ Docs: https://toon2real.github.io/toon2real/generator.html.md"""
 # %% auto #0
 __all__ = ['reflect_pad', 'ReflectionPad', 'InstanceNorm', 'normed', 'ResBlock', 'seeded', 'init_normal', 'convolutions',
            'raw_weight', 'plain_keys', 'first_width', 'fill', 'need', 'read_reference', 'check_sides', 'Generator',
-           'layer_table']
+           'Layer', 'layers']
 
 # %% ../nbs/08_generator.ipynb #ab91b8f8
+import copy
 import hashlib
 import re
+from dataclasses import dataclass
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
 
 # %% ../nbs/08_generator.ipynb #6a61c360
 def reflect_pad(
@@ -223,28 +227,93 @@ class Generator(nn.Module):
         return read_reference(cls(first_width(state), n), state, prefixes)
 
 # %% ../nbs/08_generator.ipynb #3a3189ae
-def layer_table(
-    net: nn.Module,  # runs once, in eval mode; left as it was
-    size=(1, 3, 128, 128),
-) -> list[list]:  # name, operation, output shape without the batch, parameters
-    "One row per convolution, with the norm and activation behind it"
-    shapes, training = {}, net.training
+@dataclass
+class Layer:
+    "A convolution with what comes before and after it"
 
-    def note(conv, args, out):
-        shapes[conv] = tuple(out.shape[1:])
+    name: str  # of the module
+    kind: str  # "conv" or "transposed conv"
+    k: int  # kernel
+    stride: int
+    shape: tuple  # of the output: channels, height, width
+    parameters: int
+    before: list  # (what, shape behind it): reflection padding, upsampling, pooling
+    after: list  # "SN", "IN", "LN", "ReLU", "LReLU", "tanh"
+    block: str  # name of the residual block that it is in
+    branch: str  # name of the branch, where a network has several
 
-    hooks = [conv.register_forward_hook(note) for conv in convolutions(net)]
-    with torch.inference_mode():
-        net.eval()(next(net.parameters()).new_zeros(size))
-    net.train(training)
-    for hook in hooks:
-        hook.remove()
-    rows = []
-    for name, layer in net.named_modules():
-        if layer in shapes:
-            kind = "transposed" if isinstance(layer, nn.ConvTranspose2d) else "conv"
-            operation = f"{kind} {layer.kernel_size[0]}x{layer.kernel_size[1]} stride {layer.stride[0]}"
-            rows.append([name, operation, shapes[layer], sum(p.numel() for p in layer.parameters())])
-        elif isinstance(layer, (InstanceNorm, nn.ReLU, nn.LeakyReLU)):
-            rows[-1][1] += f", {type(layer).__name__}"
-    return rows
+    @property
+    def s(self) -> str:
+        "The stride as the paper writes it: 1/2 for a transposed convolution of stride 2"
+        return f"1/{self.stride}" if self.kind != "conv" and self.stride > 1 else str(self.stride)
+
+    @property
+    def what(self) -> tuple:
+        "All but where it is: layers that are built alike have the same"
+        return self.kind, self.k, self.stride, self.shape, tuple(self.before), tuple(self.after)
+
+# %% ../nbs/08_generator.ipynb #9644a8f6
+class _Trace(TorchFunctionMode):
+    "Notes the layers that an image passes through, with activations that are functions and not modules"
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.names = {module: name for name, module in net.named_modules()}
+        self.blocks = [name for module, name in self.names.items() if isinstance(module, ResBlock)]
+        lists = [(name, module) for module, name in self.names.items() if isinstance(module, nn.ModuleList)]
+        self.branches = [f"{name}.{i}" for name, module in lists for i in range(len(module))]
+        self.layers, self.before = [], []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.tanh, torch.Tensor.tanh, torch.sigmoid, torch.Tensor.sigmoid):
+            self.layers[-1].after.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+    def conv(self, module: nn.Module, args, out: torch.Tensor):
+        "A forward hook of convolutions"
+        name = self.names[module]
+        where = [next((x for x in known if name.startswith(x + ".")), "") for known in (self.blocks, self.branches)]
+        kind = "conv" if isinstance(module, nn.Conv2d) else "transposed conv"
+        after = ["SN"] if parametrize.is_parametrized(module, "weight") else []
+        parameters = sum(p.numel() for p in module.parameters())
+        shape = tuple(out.shape[1:])
+        facts = name, kind, module.kernel_size[0], module.stride[0], shape, parameters, self.before, after
+        self.layers.append(Layer(*facts, *where))
+        self.before = []
+
+    def other(self, module: nn.Module, args, out: torch.Tensor):
+        "A forward hook of the modules between them"
+        shape, name = tuple(out.shape[1:]), type(module).__name__
+        if isinstance(module, ReflectionPad):
+            self.before.append((f"reflect {module.p}", shape))
+        elif isinstance(module, nn.Upsample):
+            self.before.append((f"upsample {module.scale_factor:g}", shape))
+        elif isinstance(module, nn.AvgPool2d):
+            self.before.append((f"average pool k{module.kernel_size} s{module.stride}", shape))
+        elif self.layers and not isinstance(module, nn.Identity):
+            self.layers[-1].after.append(_SHORT.get(name, name))
+            self.layers[-1].parameters += sum(p.numel() for p in module.parameters())
+
+
+_SHORT = {"InstanceNorm": "IN", "LayerNorm": "LN", "LeakyReLU": "LReLU"}
+
+# %% ../nbs/08_generator.ipynb #fc0bce30
+def layers(
+    net: nn.Module,  # left as it is: a copy without memory (on PyTorch's meta device) is run
+    side: int = 128,  # pixels of the input; a network that takes codes gets them at a quarter of it
+) -> list[Layer]:  # in the order of the computation
+    "What a network does to an image, layer by layer"
+    net = copy.deepcopy(net).to("meta").eval()
+    trace, convs = _Trace(net), convolutions(net)
+    if not convs:
+        raise ValueError(f"{type(net).__name__} has no convolutions: there is no architecture to draw")
+    for module, name in trace.names.items():
+        if module in convs:
+            module.register_forward_hook(trace.conv)
+        elif not list(module.children()) and "parametrizations" not in name:
+            module.register_forward_hook(trace.other)
+    channels = convs[0].in_channels
+    pixels = side if channels == 3 else side // 4
+    with torch.no_grad(), trace:
+        net(torch.empty(1, channels, pixels, pixels, device="meta"))
+    return trace.layers

@@ -460,15 +460,11 @@ def drawings(cmp: Comparison, pictures: int, failures: int, star: Run) -> dict:
         networks.append(
             drawn(partial(figures.architecture, system), f"Layers of {group.title}", colours, label=group.title)
         )
-    quality = drawn(partial(figures.curves, cmp.runs), "Quality against epoch", colours)
-    plane = drawn(partial(figures.plane, cmp.runs), "Distance to photographs against distance to the input", colours)
+    quality = drawn(partial(figures.curves, cmp), "Quality against epoch", colours)
+    plane = drawn(partial(figures.plane, cmp), "Distance to photographs against distance to the input", colours)
     alt = "Cartoons and their translations, each with a close-up"
-    given = {"seed": cmp.seed, "cartoon": cmp.cartoon, "photo": cmp.photo}
-
-    def worst():
-        return figures.failures(star, failures, extractor=cmp.extractor, **given)
-
-    side_by_side = partial(figures.comparison, cmp.runs, pictures, **given)
+    worst = partial(figures.failures, cmp, failures, run=star)
+    side_by_side = partial(figures.comparison, cmp, pictures)
     return dict(
         curves=[quality, plane],
         side_by_side=drawn(side_by_side, alt, colours),
