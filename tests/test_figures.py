@@ -5,9 +5,10 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.discriminator import PatchGAN
-from toon2real.figures import (COLOURS, COLUMN, INK, PAGE, Realism, architecture, busiest, comparison, curves, failures, group_runs, layers, paper_figures, plane, realism, save, smoothness, teaser)
-from toon2real.features import SimpleFeatures
-from toon2real.generator import Generator, convolutions
+from toon2real.architecture import COLUMN, INK, PAGE, architecture, save
+from toon2real.experiment import COLOURS, compare as gather
+from toon2real.figures import busiest, comparison, curves, failures, paper_figures, plane, realism, smoothness, teaser
+from toon2real.generator import Generator, convolutions, layers
 from toon2real.runs import Run, RunError, translate_all
 from toon2real.scenes import write_scenes
 from toon2real.training import Trainer
@@ -22,11 +23,16 @@ def runs(tmp_path_factory):
     for r in (toon2real, cartoon2real, unit):
         t = Trainer(r.tiny(width=2, blocks=1), d/"cartoon", d/"photo", run=d/r.name, val=(d/"val/cartoon", d/"val/photo"), evaluate_every=1, extractor="simple", progress=False)
         for epoch in (1, 2):
-            t.run.add_row(dict(epoch=epoch, step=9*epoch) | t.judge(translate_all(t.system.eval(), t.val[0].images)))
+            t.run.add_row(dict(epoch=epoch, step=9*epoch, pairs=9*epoch, seconds=1.0) | t.judge(translate_all(t.system.eval(), t.val[0].images)))
             t.run.save_epoch(epoch, t.system)
             with torch.no_grad(): [p.mul_(1.5) for p in t.system.parameters()]
         out.append(t.run)
     return out
+
+
+def compare(runs, **kwargs):
+    "By the simple features"
+    return gather(runs, extractor="simple", **kwargs)
 
 
 def copy_of(run, path, seed=None, **about):
@@ -69,7 +75,7 @@ def assert_legible(fig):
 
 @pytest.mark.parametrize("transparent", [False, True])
 def test_save(runs, tmp_path, transparent):
-    fig = curves(runs)
+    fig = curves(compare(runs))
     if transparent: fig.savefig(tmp_path/"c.svg", transparent=True); assert INK in (tmp_path/"c.svg").read_text() and COLOURS["unit"] in (tmp_path/"c.svg").read_text(); return
     png, pdf = save(fig, tmp_path/"deep"/"figure4.png")
     assert (png.name, pdf.name) == ("figure4.png", "figure4.pdf")
@@ -78,7 +84,7 @@ def test_save(runs, tmp_path, transparent):
         assert abs(im.width/300 - COLUMN) < .01 and round(im.info["dpi"][0]) == 300 and "smoothness" in im.text["Description"]
     data = pdf.read_bytes()
     assert data.startswith(b"%PDF-") and data.rstrip().endswith(b"%%EOF") and b"/Type3" not in data and b"/FontFile2" in data      # type 42: whole TrueType fonts
-    again = save(curves(runs), tmp_path/"again")
+    again = save(curves(compare(runs)), tmp_path/"again")
     assert [p.read_bytes() for p in again] == [png.read_bytes(), data]
     assert save(fig, tmp_path/"v1.2")[0].name == "v1.2.png"
 
@@ -86,12 +92,12 @@ def test_save(runs, tmp_path, transparent):
 def test_paper_figures(runs, tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        paths = paper_figures([r.path for r in runs], tmp_path)
+        paths = paper_figures(compare([r.path for r in runs]), tmp_path)
     assert [p.stem for p in paths] == [n for n in ("figure1", "figure2", "figure3", "figure4", "figure5", "plane") for _ in "12"]
     assert all(p.stat().st_size > 4000 for p in paths)
     never = copy_of(runs[0], tmp_path/"never", judge=None)
     monkeypatch.setattr("toon2real.figures.save", lambda fig, path: [path])
-    with pytest.warns(UserWarning) as told: paths = paper_figures(never, tmp_path/"some", extractor=SimpleFeatures())
+    with pytest.warns(UserWarning) as told: paths = paper_figures(compare(never), tmp_path/"some")
     assert {p.name for p in paths} == {"figure1", "figure2", "figure3", "figure5"}
     assert sorted(str(w.message).split(":")[0] for w in told) == ["figure4 was not made", "plane was not made"] and all(f"toon2real evaluate {never.path}" in str(w.message) for w in told)
 
@@ -101,28 +107,28 @@ def test_paper_figures(runs, tmp_path, monkeypatch):
 def test_leaves_the_world_alone(runs):
     net, before, state = runs[0].recipe.build().D_r.train(), dict(matplotlib.rcParams), torch.random.get_rng_state()
     weights, noise = {k: v.clone() for k, v in net.state_dict().items()}, np.random.get_state()[1].copy()
-    architecture(net); curves(runs); comparison(runs, n=1); failures(runs[0], n=2)
+    architecture(net); curves(compare(runs)); comparison(compare(runs), n=1); failures(compare(runs), n=2)
     assert dict(matplotlib.rcParams) == before
     assert torch.equal(torch.random.get_rng_state(), state) and (np.random.get_state()[1] == noise).all()
     assert net.training and all(torch.equal(v, weights[k]) for k, v in net.state_dict().items()) and not any(m._forward_hooks for m in net.modules())
 
 
 def test_style_is_its_own(runs):
-    a = pixels(plane(runs))
-    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "text.color": "red", "axes.labelcolor": "red", "font.family": "serif"}): b = plane(runs)
+    a = pixels(plane(compare(runs)))
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "text.color": "red", "axes.labelcolor": "red", "font.family": "serif"}): b = plane(compare(runs))
     assert a.shape == pixels(b).shape
 
 
 # --- pictures
 
 def test_same_seed_same_pixels(runs):
-    a, b, c = (pixels(comparison(runs, n=2, seed=s)) for s in (0, 0, 1))
+    a, b, c = (pixels(comparison(compare(runs, seed=s), n=2)) for s in (0, 0, 1))
     assert (a == b).all() and a.shape == c.shape and (a != c).any()
 
 
 @pytest.mark.parametrize("crop", [None, 1, 8, 64, (0, 0, 64), (63, 63, 1), (48, 0, 16)])
 def test_crops_lie_inside(runs, crop):
-    fig, rows = comparison(runs[:2], n=3, crop=crop), 3
+    fig, rows = comparison(compare(runs[:2]), n=3, crop=crop), 3
     whole, close = fig.axes[::2], fig.axes[1::2]
     assert len(whole) == len(close) == 3*rows
     for a, b in zip(whole, close):
@@ -135,7 +141,7 @@ def test_crops_lie_inside(runs, crop):
 
 @pytest.mark.parametrize("crop", [65, (1, 0, 64), (-1, 0, 8), (0, 60, 8), (0, 0, 0)])
 def test_crops_outside_are_refused(runs, crop):
-    with pytest.raises(ValueError, match="does not fit|leaves the picture"): comparison(runs[0], n=1, crop=crop)
+    with pytest.raises(ValueError, match="does not fit|leaves the picture"): comparison(compare(runs[0]), n=1, crop=crop)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -149,22 +155,25 @@ def test_busiest_is_the_busiest(seed):
 
 
 def test_worst_and_best(runs):
-    r = realism(runs[0], images=7, seed=3)
+    cmp = compare(runs, seed=3)
+    r = realism(cmp, runs[0], images=7)
     assert len(r.distance) == 7 and "7 validation cartoons, seed 3" in r.about and "simple features" in r.about and "3 nearest" in r.about
     fig = failures(r, n=2)
     for ax, i in zip(fig.axes[:2], np.argsort(-r.distance)): assert (ax.images[0].get_array() == r.input[i]).all()
     for ax, i in zip(fig.axes[4:], np.argsort(-r.distance)): assert (ax.images[0].get_array() == r.nearest[i]).all()
     assert (teaser(r).axes[1].images[0].get_array() == r.output[r.distance.argmin()]).all()
-    by_hand = teaser(runs[0], index=int(r.index[2]))
+    by_hand = teaser(cmp, index=int(r.index[2]), run=runs[0], images=7)
     assert (by_hand.axes[1].images[0].get_array() == r.output[2]).all() and "by hand" in by_hand.get_supxlabel()
-    with pytest.raises(RunError, match="0 to 8"): teaser(runs[0], index=9)
     with pytest.raises(RunError, match="the sample holds"): teaser(r, index=99)
 
 
-def test_comparison_wants_one_data_set(runs, tmp_path):
+def test_other_held_out_pictures_are_told(runs, tmp_path):
     data = runs[1].about["data"]
-    other = copy_of(runs[1], tmp_path/"other", data=data | {"val_cartoon": data["val_cartoon"] | {"hash": "x"}})
-    with pytest.raises(RunError, match=str(other.path)): comparison([runs[0], other])
+    changed = data["val_cartoon"] | {"hash": "x"}
+    other = copy_of(runs[1], tmp_path / "other", data=data | {"val_cartoon": changed})
+    assert compare([runs[0], runs[1]]).notes == []
+    (note,) = compare([runs[0], other]).notes
+    assert note.startswith("Different held-out cartoons, by content hash. Cartoon-to-real: x; toon2real: ")
 
 
 # --- architecture
@@ -178,7 +187,7 @@ def test_layers_are_the_network(name, side):
     net = NETS[name]()
     ls, convs = layers(net, side), convolutions(net)
     assert sum(l.parameters for l in ls) == sum(p.numel() for p in net.parameters())
-    assert [(l.k, l.s, l.shape[0]) for l in ls] == [(c.kernel_size[0], c.stride[0], c.out_channels) for c in convs]
+    assert [(l.k, l.stride, l.shape[0]) for l in ls] == [(c.kernel_size[0], c.stride[0], c.out_channels) for c in convs]
     assert all(("SN" in l.after) == ("sn" in getattr(net, "norm", "")) for l in ls)
     x = torch.zeros(1, convs[0].in_channels, *[side if convs[0].in_channels == 3 else side//4]*2)
     if side == 64 and net.width < 64 if hasattr(net, "width") else side == 64:
@@ -188,7 +197,7 @@ def test_layers_are_the_network(name, side):
     assert fig.get_figwidth() == PAGE and fig.get_figheight() < 9
     assert_legible(fig)
     said = [s for s, _ in boxes(fig)]
-    for l in ls: assert f"k{l.k} s{l.stride}" in said and f"{l.shape[0]} × {l.shape[1]}²" in said
+    for l in ls: assert f"k{l.k} s{l.s}" in said and f"{l.shape[0]} × {l.shape[1]}²" in said
 
 
 @pytest.mark.parametrize("recipe", [toon2real, cartoon2real, unit])
@@ -214,18 +223,18 @@ def test_smoothness():
 def test_curves_say_what_the_runs_hold(runs, tmp_path):
     L = runs[0].metric
     seeds = [history(copy_of(runs[0], tmp_path/f"s{s}", seed=s), epoch=[1, 2, 3, 4], **{L: v}) for s, v in ((1, [9., np.nan, 5, 6]), (2, [8., np.nan, 4, np.nan]))]
-    fig = curves([seeds[0], runs[2]])
+    fig = curves(compare([seeds[0], runs[2]]))
     label = next(t.get_text() for t in fig.legends[0].texts if "toon2real" in t.get_text())
     assert label == "toon2real: best 5 at epoch 3, smoothness 2.5"
-    label = next(t.get_text() for t in curves(seeds).legends[0].texts)
+    label = next(t.get_text() for t in curves(compare(seeds)).legends[0].texts)
     assert label == "toon2real (2 seeds): best 4.5 ± 0.71, smoothness 3.25"
     one = history(copy_of(runs[0], tmp_path/"one"), epoch=[1, 2], **{L: [np.nan, 3.]})
-    assert "one evaluation" in curves(one).legends[0].texts[0].get_text()
-    for f in (curves(seeds + runs[1:]), curves(one), curves(runs, runs[0].about["judge"]["kid"]), curves(runs, "precision")): assert_legible(f)
+    assert "one evaluation" in curves(compare(one)).legends[0].texts[0].get_text()
+    for f in (curves(compare(seeds + runs[1:])), curves(compare(one)), curves(compare(runs), runs[0].about["judge"]["kid"]), curves(compare(runs), "precision")): assert_legible(f)
 
 
 def test_plane_lines_are_equal_scores(runs):
-    fig = plane(runs)
+    fig = plane(compare(runs))
     assert_legible(fig)
     grid = [l for l in fig.axes[0].lines if len(l.get_xdata()) == 2 and l.get_zorder() == 0]
     scores = [.8*np.asarray(l.get_ydata()) + .2*np.asarray(l.get_xdata()) for l in grid]
@@ -239,26 +248,26 @@ def test_plane_lines_are_equal_scores(runs):
 # --- runs that do not go together
 
 def test_groups(runs, tmp_path):
-    gs = group_runs([copy_of(runs[0], tmp_path/"b", seed=7), *runs])
+    gs = compare([copy_of(runs[0], tmp_path/"b", seed=7), *runs]).groups
     assert [g.title for g in gs] == ["UNIT", "Cartoon-to-real", "toon2real"] and [r.recipe.seed for r in gs[2].runs] == [0, 7]
     wide = copy_of(runs[0], tmp_path/"wide", recipe=runs[0].about["recipe"] | {"width": 4})
-    gs = group_runs([wide, runs[0]])
+    gs = compare([wide, runs[0]]).groups
     assert {g.title for g in gs} == {"toon2real (wide)", "toon2real (toon2real)"} and len({g.colour for g in gs}) == 2
 
 
 @pytest.mark.parametrize("draw", [curves, plane])
 def test_errors_name_the_run(runs, tmp_path, draw):
-    with pytest.raises(RunError, match="no runs"): draw([])
+    with pytest.raises(RunError, match="no runs"): draw(compare([]))
     never = copy_of(runs[0], tmp_path/"never", judge=None)
-    with pytest.raises(RunError, match=f"{never.path} has no judged epoch: run `toon2real evaluate"): draw([runs[1], never])
+    with pytest.raises(RunError, match=f"{never.path} has no judged epoch: run `toon2real evaluate"): draw(compare([runs[1], never]))
     empty = history(copy_of(runs[0], tmp_path/"empty"), epoch=[1])
-    with pytest.raises(RunError, match=f"{empty.path} has no judged epoch"): draw(empty)
+    with pytest.raises(RunError, match=f"{empty.path} has no judged epoch"): draw(compare(empty))
     for k, v in (("n", 3), ("seed", 5), ("extractor", "Inception"), ("images", "others")):
         other = copy_of(runs[1], tmp_path/k, judge=runs[1].about["judge"] | {k: v})
-        with pytest.raises(RunError, match=f"judged differently.*{k}: "): draw([runs[0], other])
+        with pytest.raises(RunError, match=f"judged differently.*{k}: "): draw(compare([runs[0], other]))
 
 
 def test_no_weights(runs, tmp_path):
     bare = copy_of(runs[0], tmp_path/"bare")
     shutil.rmtree(bare.path/"weights")
-    with pytest.raises(RunError, match=f"{bare.path} holds no weights yet"): comparison(bare)
+    with pytest.raises(RunError, match=f"{bare.path} holds no weights yet"): comparison(compare(bare))
