@@ -1,6 +1,14 @@
-"Figures: files that open, pixels that repeat, crops inside, texts that neither overlap nor leave the page, errors that name the run"
-import io, json, shutil, warnings
-import matplotlib, numpy as np, pandas as pd, pytest, torch
+"Figures: files that open, pixels that repeat, crops inside, texts that neither overlap nor leave the page"
+
+import io
+import json
+import shutil
+import warnings
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
 from matplotlib.patches import Rectangle
 from PIL import Image
 from toon2real.cyclegan import cartoon2real, toon2real
@@ -19,13 +27,27 @@ from toon2real.unit import Decoder, Encoder, MultiScaleDiscriminator, unit
 def runs(tmp_path_factory):
     "Three runs of untrained systems, judged as if they had trained for two epochs"
     d, out = tmp_path_factory.mktemp("figures"), []
-    for i, name in enumerate(("cartoon", "photo", "val/cartoon", "val/photo")): write_scenes(d/name, 9, name.split("/")[-1], seed=100*i, side=64)
+    for i, name in enumerate(("cartoon", "photo", "val/cartoon", "val/photo")):
+        write_scenes(d / name, 9, name.split("/")[-1], seed=100 * i, side=64)
     for r in (toon2real, cartoon2real, unit):
-        t = Trainer(r.tiny(width=2, blocks=1), d/"cartoon", d/"photo", run=d/r.name, val=(d/"val/cartoon", d/"val/photo"), evaluate_every=1, extractor="simple", progress=False)
+        t = Trainer(
+            r.tiny(width=2, blocks=1),
+            d / "cartoon",
+            d / "photo",
+            run=d / r.name,
+            val=(d / "val/cartoon", d / "val/photo"),
+            evaluate_every=1,
+            extractor="simple",
+            progress=False,
+        )
         for epoch in (1, 2):
-            t.run.add_row(dict(epoch=epoch, step=9*epoch, pairs=9*epoch, seconds=1.0) | t.judge(translate_all(t.system.eval(), t.val[0].images)))
+            t.run.add_row(
+                dict(epoch=epoch, step=9 * epoch, pairs=9 * epoch, seconds=1.0)
+                | t.judge(translate_all(t.system.eval(), t.val[0].images))
+            )
             t.run.save_epoch(epoch, t.system)
-            with torch.no_grad(): [p.mul_(1.5) for p in t.system.parameters()]
+            with torch.no_grad():
+                [p.mul_(1.5) for p in t.system.parameters()]
         out.append(t.run)
     return out
 
@@ -38,14 +60,15 @@ def compare(runs, **kwargs):
 def copy_of(run, path, seed=None, **about):
     "A run beside another, with another seed or judge"
     shutil.copytree(run.path, path)
-    a = json.loads((path/"run.json").read_text())
-    if seed is not None: a["recipe"]["seed"] = seed
-    (path/"run.json").write_text(json.dumps({k: v for k, v in (a | about).items() if v is not None}))
+    a = json.loads((path / "run.json").read_text())
+    if seed is not None:
+        a["recipe"]["seed"] = seed
+    (path / "run.json").write_text(json.dumps({k: v for k, v in (a | about).items() if v is not None}))
     return Run(path)
 
 
 def history(run, **columns):
-    pd.DataFrame(columns).to_csv(run.path/"history.csv", index=False)
+    pd.DataFrame(columns).to_csv(run.path / "history.csv", index=False)
     return run
 
 
@@ -57,69 +80,115 @@ def pixels(fig, dpi=60):
 def boxes(fig):
     "(text, its rectangle in pixels) of all that is written"
     fig.draw_without_rendering()
-    ticks = {t.label1: ax.axison and t in axis._update_ticks() for ax in fig.axes for axis in (ax.xaxis, ax.yaxis) for t in axis.get_major_ticks()}      # matplotlib keeps ticks outside the view
-    found = [t for t in fig.findobj(matplotlib.text.Text) if t.get_visible() and t.get_text().strip() and ticks.get(t, True)]
+    ticks = {
+        t.label1: ax.axison and t in axis._update_ticks()
+        for ax in fig.axes
+        for axis in (ax.xaxis, ax.yaxis)
+        for t in axis.get_major_ticks()
+    }  # matplotlib keeps ticks outside the view
+    found = [
+        t for t in fig.findobj(matplotlib.text.Text) if t.get_visible() and t.get_text().strip() and ticks.get(t, True)
+    ]
     return [(t.get_text(), t.get_window_extent()) for t in found]
 
 
 def assert_legible(fig):
-    (W, H), all_ = fig.get_size_inches()*fig.dpi, boxes(fig)
-    for s, b in all_: assert b.x0 >= -1 and b.y0 >= -1 and b.x1 <= W + 1 and b.y1 <= H + 1, f"{s!r} leaves the page: {b} of {W} x {H}"
+    (W, H), all_ = fig.get_size_inches() * fig.dpi, boxes(fig)
+    for s, b in all_:
+        assert b.x0 >= -1 and b.y0 >= -1 and b.x1 <= W + 1 and b.y1 <= H + 1, f"{s!r} leaves the page: {b} of {W} x {H}"
     for i, (s, a) in enumerate(all_):
         for t, b in all_[:i]:
             across, up = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-            assert across <= 1 or up <= 1.5*fig.dpi/72, f"{s!r} and {t!r} overlap by {across:.1f} x {up:.1f} pixels"     # boxes of text hold its descenders: 1.5 points
+            assert across <= 1 or up <= 1.5 * fig.dpi / 72, (
+                f"{s!r} and {t!r} overlap by {across:.1f} x {up:.1f} pixels"
+            )  # boxes of text hold its descenders: 1.5 points
 
 
 # --- files
 
+
 @pytest.mark.parametrize("transparent", [False, True])
 def test_save(runs, tmp_path, transparent):
     fig = curves(compare(runs))
-    if transparent: fig.savefig(tmp_path/"c.svg", transparent=True); assert INK in (tmp_path/"c.svg").read_text() and COLOURS["unit"] in (tmp_path/"c.svg").read_text(); return
-    png, pdf = save(fig, tmp_path/"deep"/"figure4.png")
+    if transparent:
+        fig.savefig(tmp_path / "c.svg", transparent=True)
+        assert INK in (tmp_path / "c.svg").read_text() and COLOURS["unit"] in (tmp_path / "c.svg").read_text()
+        return
+    png, pdf = save(fig, tmp_path / "deep" / "figure4.png")
     assert (png.name, pdf.name) == ("figure4.png", "figure4.pdf")
     with Image.open(png) as im:
         im.load()
-        assert abs(im.width/300 - COLUMN) < .01 and round(im.info["dpi"][0]) == 300 and "smoothness" in im.text["Description"]
+        assert (
+            abs(im.width / 300 - COLUMN) < 0.01
+            and round(im.info["dpi"][0]) == 300
+            and "smoothness" in im.text["Description"]
+        )
     data = pdf.read_bytes()
-    assert data.startswith(b"%PDF-") and data.rstrip().endswith(b"%%EOF") and b"/Type3" not in data and b"/FontFile2" in data      # type 42: whole TrueType fonts
-    again = save(curves(compare(runs)), tmp_path/"again")
+    assert (
+        data.startswith(b"%PDF-")
+        and data.rstrip().endswith(b"%%EOF")
+        and b"/Type3" not in data
+        and b"/FontFile2" in data
+    )  # type 42: whole TrueType fonts
+    again = save(curves(compare(runs)), tmp_path / "again")
     assert [p.read_bytes() for p in again] == [png.read_bytes(), data]
-    assert save(fig, tmp_path/"v1.2")[0].name == "v1.2.png"
+    assert save(fig, tmp_path / "v1.2")[0].name == "v1.2.png"
 
 
 def test_paper_figures(runs, tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         paths = paper_figures(compare([r.path for r in runs]), tmp_path)
-    assert [p.stem for p in paths] == [n for n in ("figure1", "figure2", "figure3", "figure4", "figure5", "plane") for _ in "12"]
+    assert [p.stem for p in paths] == [
+        n for n in ("figure1", "figure2", "figure3", "figure4", "figure5", "plane") for _ in "12"
+    ]
     assert all(p.stat().st_size > 4000 for p in paths)
-    never = copy_of(runs[0], tmp_path/"never", judge=None)
+    never = copy_of(runs[0], tmp_path / "never", judge=None)
     monkeypatch.setattr("toon2real.figures.save", lambda fig, path: [path])
-    with pytest.warns(UserWarning) as told: paths = paper_figures(compare(never), tmp_path/"some")
+    with pytest.warns(UserWarning) as told:
+        paths = paper_figures(compare(never), tmp_path / "some")
     assert {p.name for p in paths} == {"figure1", "figure2", "figure3", "figure5"}
-    assert sorted(str(w.message).split(":")[0] for w in told) == ["figure4 was not made", "plane was not made"] and all(f"toon2real evaluate {never.path}" in str(w.message) for w in told)
+    assert sorted(str(w.message).split(":")[0] for w in told) == ["figure4 was not made", "plane was not made"] and all(
+        f"toon2real evaluate {never.path}" in str(w.message) for w in told
+    )
 
 
 # --- what stays as it was
 
+
 def test_leaves_the_world_alone(runs):
     net, before, state = runs[0].recipe.build().D_r.train(), dict(matplotlib.rcParams), torch.random.get_rng_state()
     weights, noise = {k: v.clone() for k, v in net.state_dict().items()}, np.random.get_state()[1].copy()
-    architecture(net); curves(compare(runs)); comparison(compare(runs), n=1); failures(compare(runs), n=2)
+    architecture(net)
+    curves(compare(runs))
+    comparison(compare(runs), n=1)
+    failures(compare(runs), n=2)
     assert dict(matplotlib.rcParams) == before
     assert torch.equal(torch.random.get_rng_state(), state) and (np.random.get_state()[1] == noise).all()
-    assert net.training and all(torch.equal(v, weights[k]) for k, v in net.state_dict().items()) and not any(m._forward_hooks for m in net.modules())
+    assert (
+        net.training
+        and all(torch.equal(v, weights[k]) for k, v in net.state_dict().items())
+        and not any(m._forward_hooks for m in net.modules())
+    )
 
 
 def test_style_is_its_own(runs):
     a = pixels(plane(compare(runs)))
-    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "text.color": "red", "axes.labelcolor": "red", "font.family": "serif"}): b = plane(compare(runs))
+    with matplotlib.rc_context(
+        {
+            "font.size": 30,
+            "axes.facecolor": "red",
+            "text.color": "red",
+            "axes.labelcolor": "red",
+            "font.family": "serif",
+        }
+    ):
+        b = plane(compare(runs))
     assert a.shape == pixels(b).shape
 
 
 # --- pictures
+
 
 def test_same_seed_same_pixels(runs):
     a, b, c = (pixels(comparison(compare(runs, seed=s), n=2)) for s in (0, 0, 1))
@@ -130,26 +199,43 @@ def test_same_seed_same_pixels(runs):
 def test_crops_lie_inside(runs, crop):
     fig, rows = comparison(compare(runs[:2]), n=3, crop=crop), 3
     whole, close = fig.axes[::2], fig.axes[1::2]
-    assert len(whole) == len(close) == 3*rows
+    assert len(whole) == len(close) == 3 * rows
     for a, b in zip(whole, close):
         (x, y), s = next(p.get_xy() for p in a.patches if isinstance(p, Rectangle)), a.patches[0].get_width()
         picture, crop_ = a.images[0].get_array(), b.images[0].get_array()
-        x, y = int(x + .5), int(y + .5)
-        assert 0 <= x and 0 <= y and x + s <= 64 and y + s <= 64 and crop_.shape == (s, s, 3) and b.images[0].get_interpolation() == "nearest"
-        assert (crop_ == picture[y:y+s, x:x+s]).all()
+        x, y = int(x + 0.5), int(y + 0.5)
+        assert (
+            x >= 0
+            and y >= 0
+            and x + s <= 64
+            and y + s <= 64
+            and crop_.shape == (s, s, 3)
+            and b.images[0].get_interpolation() == "nearest"
+        )
+        assert (crop_ == picture[y : y + s, x : x + s]).all()
 
 
 @pytest.mark.parametrize("crop", [65, (1, 0, 64), (-1, 0, 8), (0, 60, 8), (0, 0, 0)])
 def test_crops_outside_are_refused(runs, crop):
-    with pytest.raises(ValueError, match="does not fit|leaves the picture"): comparison(compare(runs[0]), n=1, crop=crop)
+    with pytest.raises(ValueError, match="does not fit|leaves the picture"):
+        comparison(compare(runs[0]), n=1, crop=crop)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_busiest_is_the_busiest(seed):
     g = np.random.default_rng(seed)
     im, size = g.integers(0, 256, (17, 23, 3), dtype=np.uint8), int(g.integers(2, 17))
-    y = im @ np.array([.299, .587, .114])
-    def energy(a, b): w = y[b:b+size, a:a+size]; return (np.diff(y[max(b-1, 0):b+size, a:a+size], axis=0)**2).sum() + (np.diff(y[b:b+size, max(a-1, 0):a+size], axis=1)**2).sum() if w.size else 0
+    y = im @ np.array([0.299, 0.587, 0.114])
+
+    def energy(a, b):
+        w = y[b : b + size, a : a + size]
+        return (
+            (np.diff(y[max(b - 1, 0) : b + size, a : a + size], axis=0) ** 2).sum()
+            + (np.diff(y[b : b + size, max(a - 1, 0) : a + size], axis=1) ** 2).sum()
+            if w.size
+            else 0
+        )
+
     best = max(energy(a, b) for a in range(23 - size + 1) for b in range(17 - size + 1))
     assert np.isclose(energy(*busiest(im, size)), best)
 
@@ -157,14 +243,22 @@ def test_busiest_is_the_busiest(seed):
 def test_worst_and_best(runs):
     cmp = compare(runs, seed=3)
     r = realism(cmp, runs[0], images=7)
-    assert len(r.distance) == 7 and "7 validation cartoons, seed 3" in r.about and "simple features" in r.about and "3 nearest" in r.about
+    assert (
+        len(r.distance) == 7
+        and "7 validation cartoons, seed 3" in r.about
+        and "simple features" in r.about
+        and "3 nearest" in r.about
+    )
     fig = failures(r, n=2)
-    for ax, i in zip(fig.axes[:2], np.argsort(-r.distance)): assert (ax.images[0].get_array() == r.input[i]).all()
-    for ax, i in zip(fig.axes[4:], np.argsort(-r.distance)): assert (ax.images[0].get_array() == r.nearest[i]).all()
+    for ax, i in zip(fig.axes[:2], np.argsort(-r.distance)):
+        assert (ax.images[0].get_array() == r.input[i]).all()
+    for ax, i in zip(fig.axes[4:], np.argsort(-r.distance)):
+        assert (ax.images[0].get_array() == r.nearest[i]).all()
     assert (teaser(r).axes[1].images[0].get_array() == r.output[r.distance.argmin()]).all()
     by_hand = teaser(cmp, index=int(r.index[2]), run=runs[0], images=7)
     assert (by_hand.axes[1].images[0].get_array() == r.output[2]).all() and "by hand" in by_hand.get_supxlabel()
-    with pytest.raises(RunError, match="the sample holds"): teaser(r, index=99)
+    with pytest.raises(RunError, match="the sample holds"):
+        teaser(r, index=99)
 
 
 def test_other_held_out_pictures_are_told(runs, tmp_path):
@@ -178,26 +272,39 @@ def test_other_held_out_pictures_are_told(runs, tmp_path):
 
 # --- architecture
 
-NETS = {"G": lambda: Generator(4), "G9": lambda: Generator(64, 9), "in": lambda: PatchGAN(4, "in"), "sn": lambda: PatchGAN(4, "sn"), "sn+in": lambda: PatchGAN(64, "sn+in"),
-        "E": lambda: Encoder(4), "H": lambda: Decoder(4, 2), "D3": lambda: MultiScaleDiscriminator(64)}
+NETS = {
+    "G": lambda: Generator(4),
+    "G9": lambda: Generator(64, 9),
+    "in": lambda: PatchGAN(4, "in"),
+    "sn": lambda: PatchGAN(4, "sn"),
+    "sn+in": lambda: PatchGAN(64, "sn+in"),
+    "E": lambda: Encoder(4),
+    "H": lambda: Decoder(4, 2),
+    "D3": lambda: MultiScaleDiscriminator(64),
+}
+
 
 @pytest.mark.parametrize("side", [64, 128, 256])
 @pytest.mark.parametrize("name", NETS)
 def test_layers_are_the_network(name, side):
     net = NETS[name]()
     ls, convs = layers(net, side), convolutions(net)
-    assert sum(l.parameters for l in ls) == sum(p.numel() for p in net.parameters())
-    assert [(l.k, l.stride, l.shape[0]) for l in ls] == [(c.kernel_size[0], c.stride[0], c.out_channels) for c in convs]
-    assert all(("SN" in l.after) == ("sn" in getattr(net, "norm", "")) for l in ls)
-    x = torch.zeros(1, convs[0].in_channels, *[side if convs[0].in_channels == 3 else side//4]*2)
+    assert sum(one.parameters for one in ls) == sum(p.numel() for p in net.parameters())
+    assert [(one.k, one.stride, one.shape[0]) for one in ls] == [
+        (c.kernel_size[0], c.stride[0], c.out_channels) for c in convs
+    ]
+    assert all(("SN" in one.after) == ("sn" in getattr(net, "norm", "")) for one in ls)
+    x = torch.zeros(1, convs[0].in_channels, *[side if convs[0].in_channels == 3 else side // 4] * 2)
     if side == 64 and net.width < 64 if hasattr(net, "width") else side == 64:
-        with torch.no_grad(): out = net.eval()(x)
+        with torch.no_grad():
+            out = net.eval()(x)
         assert ls[-1].shape == tuple((out if torch.is_tensor(out) else out[-1]).shape[1:])
     fig = architecture(net, side)
     assert fig.get_figwidth() == PAGE and fig.get_figheight() < 9
     assert_legible(fig)
     said = [s for s, _ in boxes(fig)]
-    for l in ls: assert f"k{l.k} s{l.s}" in said and f"{l.shape[0]} × {l.shape[1]}²" in said
+    for one in ls:
+        assert f"k{one.k} s{one.s}" in said and f"{one.shape[0]} × {one.shape[1]}²" in said
 
 
 @pytest.mark.parametrize("recipe", [toon2real, cartoon2real, unit])
@@ -210,64 +317,86 @@ def test_architecture_of_systems(recipe):
 
 # --- curves
 
+
 def test_smoothness():
     g = np.random.default_rng(0)
-    v = g.normal(size=30); v[g.permutation(30)[:12]] = np.nan
+    v = g.normal(size=30)
+    v[g.permutation(30)[:12]] = np.nan
     kept = [x for x in v if x == x]
-    assert np.isclose(smoothness(v), sum(abs(a - b) for a, b in zip(kept, kept[1:]))/(len(kept) - 1))
-    assert smoothness(v + 5) == pytest.approx(smoothness(v)) and smoothness(3*v) == pytest.approx(3*smoothness(v))
-    for few in ([], [1.], [np.nan, 2, np.nan]):
-        with pytest.raises(ValueError, match="two epochs"): smoothness(few)
+    assert np.isclose(smoothness(v), sum(abs(a - b) for a, b in zip(kept, kept[1:])) / (len(kept) - 1))
+    assert smoothness(v + 5) == pytest.approx(smoothness(v)) and smoothness(3 * v) == pytest.approx(3 * smoothness(v))
+    for few in ([], [1.0], [np.nan, 2, np.nan]):
+        with pytest.raises(ValueError, match="two epochs"):
+            smoothness(few)
 
 
 def test_curves_say_what_the_runs_hold(runs, tmp_path):
     L = runs[0].metric
-    seeds = [history(copy_of(runs[0], tmp_path/f"s{s}", seed=s), epoch=[1, 2, 3, 4], **{L: v}) for s, v in ((1, [9., np.nan, 5, 6]), (2, [8., np.nan, 4, np.nan]))]
+    seeds = [
+        history(copy_of(runs[0], tmp_path / f"s{s}", seed=s), epoch=[1, 2, 3, 4], **{L: v})
+        for s, v in ((1, [9.0, np.nan, 5, 6]), (2, [8.0, np.nan, 4, np.nan]))
+    ]
     fig = curves(compare([seeds[0], runs[2]]))
     label = next(t.get_text() for t in fig.legends[0].texts if "toon2real" in t.get_text())
     assert label == "toon2real: best 5 at epoch 3, smoothness 2.5"
     label = next(t.get_text() for t in curves(compare(seeds)).legends[0].texts)
     assert label == "toon2real (2 seeds): best 4.5 ± 0.71, smoothness 3.25"
-    one = history(copy_of(runs[0], tmp_path/"one"), epoch=[1, 2], **{L: [np.nan, 3.]})
+    one = history(copy_of(runs[0], tmp_path / "one"), epoch=[1, 2], **{L: [np.nan, 3.0]})
     assert "one evaluation" in curves(compare(one)).legends[0].texts[0].get_text()
-    for f in (curves(compare(seeds + runs[1:])), curves(compare(one)), curves(compare(runs), runs[0].about["judge"]["kid"]), curves(compare(runs), "precision")): assert_legible(f)
+    for f in (
+        curves(compare(seeds + runs[1:])),
+        curves(compare(one)),
+        curves(compare(runs), runs[0].about["judge"]["kid"]),
+        curves(compare(runs), "precision"),
+    ):
+        assert_legible(f)
 
 
 def test_plane_lines_are_equal_scores(runs):
     fig = plane(compare(runs))
     assert_legible(fig)
-    grid = [l for l in fig.axes[0].lines if len(l.get_xdata()) == 2 and l.get_zorder() == 0]
-    scores = [.8*np.asarray(l.get_ydata()) + .2*np.asarray(l.get_xdata()) for l in grid]
+    grid = [one for one in fig.axes[0].lines if len(one.get_xdata()) == 2 and one.get_zorder() == 0]
+    scores = [0.8 * np.asarray(one.get_ydata()) + 0.2 * np.asarray(one.get_xdata()) for one in grid]
     assert len(grid) > 2 and all(np.isclose(*s) for s in scores)
     r, L = runs[0], runs[0].about["judge"]["main"]
-    path = next(l for l in fig.axes[0].lines if l.get_color() == COLOURS["toon2real"] and len(l.get_xdata()) > 1)
+    path = next(
+        one for one in fig.axes[0].lines if one.get_color() == COLOURS["toon2real"] and len(one.get_xdata()) > 1
+    )
     assert np.allclose(path.get_ydata(), r.history[L]) and np.allclose(path.get_xdata(), r.history[f"{L} to input"])
-    assert np.allclose(.8*path.get_ydata() + .2*path.get_xdata(), r.history[r.metric])
+    assert np.allclose(0.8 * path.get_ydata() + 0.2 * path.get_xdata(), r.history[r.metric])
 
 
 # --- runs that do not go together
 
+
 def test_groups(runs, tmp_path):
-    gs = compare([copy_of(runs[0], tmp_path/"b", seed=7), *runs]).groups
-    assert [g.title for g in gs] == ["UNIT", "Cartoon-to-real", "toon2real"] and [r.recipe.seed for r in gs[2].runs] == [0, 7]
-    wide = copy_of(runs[0], tmp_path/"wide", recipe=runs[0].about["recipe"] | {"width": 4})
+    gs = compare([copy_of(runs[0], tmp_path / "b", seed=7), *runs]).groups
+    assert [g.title for g in gs] == ["UNIT", "Cartoon-to-real", "toon2real"] and [
+        r.recipe.seed for r in gs[2].runs
+    ] == [0, 7]
+    wide = copy_of(runs[0], tmp_path / "wide", recipe=runs[0].about["recipe"] | {"width": 4})
     gs = compare([wide, runs[0]]).groups
     assert {g.title for g in gs} == {"toon2real (wide)", "toon2real (toon2real)"} and len({g.colour for g in gs}) == 2
 
 
 @pytest.mark.parametrize("draw", [curves, plane])
 def test_errors_name_the_run(runs, tmp_path, draw):
-    with pytest.raises(RunError, match="no runs"): draw(compare([]))
-    never = copy_of(runs[0], tmp_path/"never", judge=None)
-    with pytest.raises(RunError, match=f"{never.path} has no judged epoch: run `toon2real evaluate"): draw(compare([runs[1], never]))
-    empty = history(copy_of(runs[0], tmp_path/"empty"), epoch=[1])
-    with pytest.raises(RunError, match=f"{empty.path} has no judged epoch"): draw(compare(empty))
+    with pytest.raises(RunError, match="no runs"):
+        draw(compare([]))
+    never = copy_of(runs[0], tmp_path / "never", judge=None)
+    with pytest.raises(RunError, match=f"{never.path} has no judged epoch: run `toon2real evaluate"):
+        draw(compare([runs[1], never]))
+    empty = history(copy_of(runs[0], tmp_path / "empty"), epoch=[1])
+    with pytest.raises(RunError, match=f"{empty.path} has no judged epoch"):
+        draw(compare(empty))
     for k, v in (("n", 3), ("seed", 5), ("extractor", "Inception"), ("images", "others")):
-        other = copy_of(runs[1], tmp_path/k, judge=runs[1].about["judge"] | {k: v})
-        with pytest.raises(RunError, match=f"judged differently.*{k}: "): draw(compare([runs[0], other]))
+        other = copy_of(runs[1], tmp_path / k, judge=runs[1].about["judge"] | {k: v})
+        with pytest.raises(RunError, match=f"judged differently.*{k}: "):
+            draw(compare([runs[0], other]))
 
 
 def test_no_weights(runs, tmp_path):
-    bare = copy_of(runs[0], tmp_path/"bare")
-    shutil.rmtree(bare.path/"weights")
-    with pytest.raises(RunError, match=f"{bare.path} holds no weights yet"): comparison(compare(bare))
+    bare = copy_of(runs[0], tmp_path / "bare")
+    shutil.rmtree(bare.path / "weights")
+    with pytest.raises(RunError, match=f"{bare.path} holds no weights yet"):
+        comparison(compare(bare))
