@@ -148,3 +148,14 @@ def test_usage(capsys):
         with pytest.raises(SystemExit) as e:
             main(["train", *bad])
         assert e.value.code == 2 and text in capsys.readouterr().err
+
+
+def test_nbdev_test_takes_the_spelling_of_nbdev_2(monkeypatch):
+    from toon2real import cli
+
+    called = []
+    monkeypatch.setattr(cli.shutil, "which", lambda *_, **__: "nbdev-test")
+    monkeypatch.setattr(cli.subprocess, "call", called.append)
+    monkeypatch.setattr(cli.sys, "argv", ["nbdev_test", "--n_workers", "2", "nbs/00_images.ipynb"])
+    cli.nbdev_test()
+    assert called == [["nbdev-test", "--n-workers", "2", "nbs/00_images.ipynb"]]

@@ -334,8 +334,9 @@ def main(argv=None) -> int:
 
 
 def nbdev_test():
-    "`nbdev_test`, as users know it: nbdev 3 spells the command `nbdev-test`"
+    "`nbdev_test`, as users know it: nbdev 3 spells the command `nbdev-test`, and `--n_workers` with a hyphen"
     command = shutil.which("nbdev-test", path=Path(sys.executable).parent)
     if command is None:
         raise SystemExit("nbdev is not installed: pip install 'toon2real[dev]'")
-    return subprocess.call([command, *sys.argv[1:]])
+    options = [word.replace("_", "-") if word.startswith("--") else word for word in sys.argv[1:]]
+    return subprocess.call([command, *options])
