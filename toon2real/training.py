@@ -454,7 +454,7 @@ def _watch(self: Trainer, c: np.ndarray, fake: np.ndarray) -> float:
         warnings.warn(
             f"{self.run.name}, step {self.step}: the translations' brightness is anti-correlated with the cartoons' "
             f"({correlation:.2f}): colours are inverting. In the first few thousand steps this may turn by itself; "
-            "later, start again with another seed, or with identity=0.5",
+            "later, start again with another seed, or with a larger identity loss",
             stacklevel=2,
         )
     return correlation
