@@ -19,6 +19,7 @@ ini = ini["DEFAULT"]
 toml = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
 notebooks = sorted((root / "nbs").rglob("[0-9a-z]*.ipynb"))
 BLOCKED = ["nbdev", "execnb", "jupyter", "jupyterlab", "IPython", "ipykernel", "ipywidgets", "anywidget", "tensorboard"]
+LAB = ["live", "picker", "monitor", "widgets"]  # modules that need the extra `lab`
 
 
 ALONE = """
@@ -119,7 +120,7 @@ def test_wheel(tmp_path):
         assert re.sub("=", " = ", s, count=1) in scripts
     z.extractall(tmp_path / "site")
     files = [file.stem for file in (root / "toon2real").glob("[a-z]*.py")]
-    modules = [f"toon2real.{name}" for name in sorted(files) if name != "widgets"]  # which need the extra `lab`
+    modules = [f"toon2real.{name}" for name in sorted(files) if name not in LAB]
     code = ALONE.format(blocked=BLOCKED, site=str(tmp_path / "site"), modules=modules)
     r = subprocess.run(
         [sys.executable, "-c", code],
