@@ -12,11 +12,14 @@ import hashlib
 import json
 import platform
 import re
+import shlex
 import subprocess
 import time
 import warnings
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import contextmanager
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 
@@ -30,12 +33,18 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from . import __version__
-from .images import open_image, png_bytes, to_tensor, to_uint8, write_atomic
+from .images import jpeg_bytes, open_image, png_bytes, to_tensor, to_uint8, write_atomic
 from .system import Recipe, System, load_system_state, recipe_from_dict, recipe_to_dict, system_state
 
 # %% ../nbs/16_runs.ipynb #42babf17
 class RunError(ValueError):
     "A run, checkpoint or weights file that cannot be used; the message names it and the remedy"
+
+# %% ../nbs/16_runs.ipynb #412fd0f5
+@patch
+def _render_traceback_(self: RunError) -> list[str]:
+    "What IPython shows"
+    return [f"{type(self).__name__}: {self}"]
 
 # %% ../nbs/16_runs.ipynb #9876e74b
 def _pack(tensors: dict, recipe: Recipe, dtype: torch.dtype = None, **about) -> bytes:
@@ -209,6 +218,8 @@ def locked(self: Run):
 @patch(as_prop=True)
 def running(self: Run) -> bool:
     "Is a process training or judging this run right now?"
+    if not (self.path / ".lock").exists():
+        return False
     try:
         with self.locked():
             return False
@@ -216,6 +227,59 @@ def running(self: Run) -> bool:
         return True
     except OSError:  # nobody may write to this folder: it is a run that came with the library
         return False
+
+# %% ../nbs/16_runs.ipynb #66203e48
+@patch
+def refresh(self: Run) -> Run:
+    "Read run.json again, as the process that trains may have changed it"
+    self.about = Run(self.path).about
+    return self
+
+
+@patch(as_prop=True)
+def progress(self: Run) -> dict | None:
+    "Where the training is: state, step, epoch, smoothed losses, pairs a second, seconds left; None if it says nothing"
+    try:
+        told = json.loads((self.path / "progress.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    if told.get("state") == "training" and not self.running:
+        told["state"] = "cut off"
+    return told
+
+
+@patch(as_prop=True)
+def preview(self: Run):
+    "The newest translations that the training has shown, under their cartoons: a PIL image; None if there are none"
+    file = self.path / "preview.jpg"
+    return open_image(file) if file.exists() else None
+
+# %% ../nbs/16_runs.ipynb #a51f7214
+@patch
+def stop(self: Run):
+    "Ask whoever trains this run to save after the step under way, and to end"
+    if not self.running:
+        raise RunError(f"{self.path} is not being trained: there is nothing to stop")
+    write_atomic(self.path / "stop", b"")
+
+
+@patch(as_prop=True)
+def stop_requested(self: Run) -> bool:
+    return (self.path / "stop").exists()
+
+# %% ../nbs/16_runs.ipynb #281c44c4
+@patch(as_prop=True)
+def how_to_go_on(self: Run) -> str:
+    "What to type so that the training continues"
+    if self.about.get("command"):
+        return f"toon2real train --resume {shlex.quote(str(self.path))}"
+    data, path = self.about["data"], str(self.path)
+    if data["cartoon"]["source"] and data["photo"]["source"]:
+        return f"Trainer.resume({path!r}).fit()"
+    held = ", val=(val_cartoon, val_photo)" if "val_cartoon" in data else ""
+    return f"Trainer.resume({path!r}, cartoon, photo{held}).fit(), with the arrays that it was begun with"
 
 # %% ../nbs/16_runs.ipynb #7192874e
 @patch(as_prop=True)
@@ -347,6 +411,24 @@ def samples(self: Run, epoch: int = None) -> dict[str, np.ndarray]:
     columns = np.split(sheet, len(SAMPLE_COLUMNS), axis=1)
     return {name: column.reshape(-1, side, side, 3) for name, column in zip(SAMPLE_COLUMNS, columns)}
 
+# %% ../nbs/16_runs.ipynb #7243e37d
+@patch
+def sample_bytes(
+    self: Run,
+    epoch: int = None,  # by default the last one
+    column: str = "to_photo",  # one of `SAMPLE_COLUMNS`
+    quality: int = 92,  # of the JPEG
+) -> bytes:
+    "One column of an epoch's sheet, its pictures side by side, as JPEG"
+    if column not in SAMPLE_COLUMNS:
+        raise RunError(f"column={column!r}, but the samples have {', '.join(SAMPLE_COLUMNS)}")
+    return jpeg_bytes(np.concatenate(list(self.samples(epoch)[column]), axis=1), quality)
+
+
+def data_uri(jpeg: bytes) -> str:
+    "A JPEG as an address that a page can hold"
+    return "data:image/jpeg;base64," + b64encode(jpeg).decode()
+
 # %% ../nbs/16_runs.ipynb #df6f4c43
 @patch
 def same_judge(self: Run, about: dict) -> bool:
@@ -468,3 +550,19 @@ def system(self: Run, epoch: int | str = None, device="cpu") -> System:
         return built.to(device).eval()
     epoch = self._pick(epoch, self.weight_epochs, "weights")
     return load_weights(self._weights(epoch), device)
+
+# %% ../nbs/16_runs.ipynb #ec25b798
+@patch
+def _repr_html_(self: Run) -> str:
+    "A card of the run"
+    state = (self.progress or {}).get("state")
+    parts = [escape(repr(self)) + (f" ({escape(str(state))})" if state else "")]
+    if len(self.history):
+        parts.append(self.history.tail(1).round(3).to_html(index=False, border=0))
+    if self.sample_epochs:
+        parts.append(f"Epoch {self.sample_epochs[-1]}: cartoons, and what becomes of them<br>")
+        for column in ("cartoon", "to_photo"):
+            parts.append(
+                f"<img alt='{column}' style='display:block' src='{data_uri(self.sample_bytes(None, column))}'>"
+            )
+    return "<div>" + "".join(parts) + "</div>"
