@@ -106,7 +106,7 @@ def memory(folder, minutes):
 
 def duplicates(count):
     "Time of the search for near-duplicates where all pictures are different: all are kept and compared"
-    from toon2real.curate import near_duplicates
+    from toon2real.picks import near_duplicates
 
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, count, np.uint64)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance
-from toon2real.curate import near_duplicates
+from toon2real.picks import near_duplicates
 from toon2real.images import list_images, open_image
 from toon2real.scores import look
 

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 from av.stream import Disposition
-from toon2real.curate import MANIFEST_COLUMNS, Catalogue, CurateError, Thresholds, curate_command, near_duplicates
+from toon2real.curate import MANIFEST_COLUMNS, Catalogue, CurateError, Thresholds, curate_command
+from toon2real.picks import near_duplicates
 from toon2real.scores import letters
 
 SHARED = Path(os.environ.get("TOON2REAL_SHARED", Path(__file__).resolve().parents[1] / ".." / "shared"))
@@ -538,7 +539,7 @@ def test_duplicates_are_fast_and_right():
     a, b = np.minimum(i[:2000], i[2000:]), np.maximum(i[:2000], i[2000:])
     H[b] = H[a] ^ np.uint64(0x11)
     T[b] = T[a]
-    of, far = near_duplicates(H, T)
+    of = near_duplicates(H, T)
     assert set(np.flatnonzero(of >= 0)) == set(b) and (of[b] == a).all()
 
 
