@@ -6,8 +6,8 @@ python bench/pictures.py
 from pathlib import Path
 
 from toon2real import demo
-from toon2real.experiment import TITLES
-from toon2real.images import grid, jpeg_bytes, resize, to_pil, write_atomic
+from toon2real.images import jpeg_bytes, write_atomic
+from toon2real.quickstart import side_by_side
 from toon2real.runs import translate_all
 from toon2real.scenes import pairs
 
@@ -17,16 +17,8 @@ SCENES = 6
 
 def main():
     cartoons, photos = pairs(SCENES, seed=FIRST_SCENE, side=64)
-    translations = {TITLES[run.name]: translate_all(run.system(), cartoons) for run in demo.runs()}
-    columns = {"cartoon": cartoons, **translations, "photograph": photos}
-    pictures = [to_pil(images[scene]) for scene in range(SCENES) for images in columns.values()]
-    enlarged = [resize(picture, 160, filter="bicubic") for picture in pictures]
-    captions = [*columns, *[""] * (len(pictures) - len(columns))]
-    top = grid(enlarged[: len(columns)], cols=len(columns), captions=captions[: len(columns)])
-    rest = grid(enlarged[len(columns) :], cols=len(columns))
-    sheet = to_pil(top).crop((0, 0, top.width, top.height + 2 + rest.height))
-    sheet.paste("white", (0, top.height, top.width, sheet.height))
-    sheet.paste(rest, (0, top.height + 2))
+    translations = {run.name: translate_all(run.system(), cartoons) for run in demo.runs()}
+    sheet = side_by_side({"cartoon": cartoons, **translations, "photograph": photos}, side=160)
     write_atomic(Path(__file__).parent.parent / "docs" / "demo.jpg", jpeg_bytes(sheet, quality=90))
 
 

@@ -42,25 +42,26 @@ Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
 
 
 def quickstart(out: Path = Path("quickstart")):
-    """Write the embedded scenes as pictures, train three small systems on them, compare them.
+    """Draw the embedded scenes, train three small systems on them side by side, compare them.
 
-    It ends with figures and a report. Some minutes on two processor cores. What was done before is not done again.
+    About a quarter of an hour on two processor cores. It ends with figures and a report. Interrupted, it goes on
+    where it was.
 
     Args:
         out: Folder for the pictures, the runs, the table, the figures and report.html.
     """
-    from toon2real import experiment
-    from toon2real.runs import Run
+    from toon2real import quickstart as quick
 
-    table = experiment.quickstart(out)
-    runs = [Run(about.parent) for about in sorted((out / "runs").glob("*/run.json"))]
-    print(f"\n{table.round(1).to_string(na_rep='')}\n")
-    print("error, colour and contrast are 8-bit levels against the true photographs, which no system saw; lower is")
-    print("better, also in the Frechet distance, which is on hand-made features and no FID.\n")
+    print("drawing scenes, then training UNIT, Cartoon-to-real and toon2real on them; Ctrl-C saves", flush=True)
+    table = quick.quickstart(out)
+    print("\nFrom the cartoon to its translation: the distance to the true photographs, which no system saw")
+    print(f"(8-bit levels, lower is nearer; Frechet on hand-made features, which is no FID)\n\n{quick.told(table)}\n")
+    print(f"{table.round(1).to_string(na_rep='')}\n")
     print(f"pictures:  {out / 'comparison.png'}\ntable:     {out / 'table.csv'}\nruns:      {out / 'runs'}", flush=True)
+    runs = [out / "runs" / recipe.name for recipe in quick.quickstart_recipes()]
     page = _report(runs, out, extractor="simple")
     print(f"next:      open {page}")
-    print(f"           toon2real translate {out / 'runs' / 'toon2real'} {out / 'scenes' / 'cartoon'} --out translated")
+    print(f"           toon2real translate {runs[-1]} {out / 'scenes' / 'cartoon'} --out translated")
     print("           make lab   opens the notebooks; nbs/index.ipynb is the tour")
 
 
