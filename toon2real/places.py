@@ -244,7 +244,7 @@ def _paint_glitter(part, across, away, near, drift):
     scene, sun = part.scene, part.sky.sun
     waves = texture(across * 0.16 + 0.77 - drift, away * 0.22 + 0.29 - 2 * drift)
     road = np.exp(-(((part.x - scene.sun_x) / (0.03 + 0.16 * near)) ** 2))
-    strength = by_hour(scene.time, [0, 0.2, 0.5, 1], [0.7, 1, 0.9, 0.55])
+    strength = by_hour(scene.time, "glitter")
     if part.toon:
         part.over(sun, ramp(waves + road * 1.1 - 0.95, 0, 0.25) * ramp(road, 0.25, 0.2) * strength)
     else:
