@@ -89,6 +89,35 @@ def fbm(
         fx, fy, strength = fx * 2, fy * 2, strength * gain
     return total
 
+# %% ../nbs/02_painter.ipynb #9d3a41b1
+# name     start across down octaves gain; `start` numbers the places in the lattice that a scene draws
+NOISES = """
+bands        0     2     5    2   .5
+streaks      3     1.6   9    5   .55
+veils        4     .8    1.6  2   .5
+curls        5     15    17   4   .55
+skyline      10    1     1    5   .42
+ridge        10    1     1    2   .5
+crags        11    5     1    4   .55
+hillside     20    5     4    3   .55
+rock         30    9     7    4   .6
+woods        30    24    30   3   .62
+land         40    1.5   1    3   .5
+forest_edge  41    1.6   1    3   .5
+crowns       42    44    44   2   .6
+leaves       44    30    30   3   .65
+needles      45    36    30   3   .6
+crests       51    3     10   2   .5
+shore        55    1.4   1    4   .45
+blades       57    40    1    2   .6
+soil         59    3     7    3   .5
+sand         60    60    70   4   .65
+grass        60    74    40   4   .65
+flowers      61    3     9    2   .5
+tufts        62    27    13   1   .5
+"""
+NOISES = {name: list(map(float, numbers)) for name, *numbers in map(str.split, NOISES.strip().splitlines())}
+
 # %% ../nbs/02_painter.ipynb #619183dc
 @lru_cache(1)
 def _tile(n=1024):
@@ -367,16 +396,19 @@ def _pixels(low, high, axis, limits) -> slice:
 
 # %% ../nbs/02_painter.ipynb #2bf919f4
 @patch
-def noise(self: Canvas, key: int, fx: float, fy: float, octaves=4, gain=0.5, drift=0.0):
-    "Fractal noise at the canvas's pixels. Each use has its own `key`, so that no two look alike"
-    x_axis = self.x_axis._replace(start=self.x_axis.start - drift)
-    return fbm(x_axis, self.y_axis, fx, fy, self.keys[key], octaves, gain, self.cols, self.rows)
+def noise(self: Canvas, name: str, index: int = 0, drift=0.0):
+    "Noise from the table at the canvas's pixels; each `index` starts elsewhere in the lattice"
+    start, across, down, octaves, gain = NOISES[name]
+    x_axis, key = self.x_axis._replace(start=self.x_axis.start - drift), self.keys[int(start) + index]
+    return fbm(x_axis, self.y_axis, across, down, key, int(octaves), gain, self.cols, self.rows)
 
 
 @patch
-def noise_line(self: Canvas, key: int, freq: float, octaves=5, gain=0.5):
+def noise_line(self: Canvas, name: str, index: int = 0, finer=1.0):
     "The same along one line, for skylines: one value a column of the whole canvas"
-    return fbm(self.x_axis, Axis(0.37, 1 / self.width, 1), freq, 1.0, self.keys[key], octaves, gain)[0]
+    start, across, down, octaves, gain = NOISES[name]
+    line = Axis(0.37, 1 / self.width, 1)
+    return fbm(self.x_axis, line, across * finer, down, self.keys[int(start) + index], int(octaves), gain)[0]
 
 
 @patch
@@ -396,7 +428,7 @@ def near_ground(canvas):
     "Skyline of the meadow, bank or beach at our feet: its y in each column"
     scene, rng = canvas.scene, canvas.scene.rng(13)
     slope = (canvas.x - 0.5) * F(rng.choice([-1, 1]) * rng.uniform(0.12, 0.5))
-    waves = canvas.noise_line(55, 1.4, 4, 0.45)
+    waves = canvas.noise_line("shore")
     if scene.place == "meadow":
         return scene.horizon + rng.uniform(0.05, 0.12) + 0.05 * waves + slope * 0.2
     shore = 1.02 - scene.shore + slope * 0.8 + waves * 0.05
@@ -487,13 +519,12 @@ def paint_sky(canvas):
     "The gradient of the sky, with the glow around the sun"
     scene, sky, distance = canvas.scene, canvas.sky, canvas.sun_distance()
     glow = np.exp(distance * -4.5)
-    bulge = by_hour(scene.time, "bulge")
-    height = (scene.horizon - canvas.y) * (1 / scene.horizon) - glow * (1.2 * bulge)
+    height = (scene.horizon - canvas.y) * (1 / scene.horizon) - glow * (1.2 * by_hour(scene.time, "bulge"))
     if canvas.toon:
         height = _bands(canvas, height)
-    keys = np.stack([sky.low, sky.mid, sky.top]).reshape(3, 3)
-    gradient = np.stack([np.interp(np.linspace(0, 1, 1024), (0, 0.42, 1), key) for key in keys.T]).astype(F)
-    np.take(gradient, (np.clip(height, 0, 1) * 1023).astype(np.int32), 1, canvas.img, "clip")
+    keys = np.concatenate([sky.low, sky.mid, sky.top], 2)[:, 0]
+    gradient = np.stack([np.interp(np.linspace(0, 1, 1024), (0, 0.42, 1), key) for key in keys]).astype(F)
+    canvas.img[:] = gradient.take((np.clip(height, 0, 1) * 1023).astype(np.int32), 1)
     if not canvas.toon:
         strength = by_hour(scene.time, "glow")
         canvas.over(sky.sun * 0.96, (np.exp(distance * -9) * 0.5 + glow * glow * 0.35) * strength)
@@ -501,25 +532,23 @@ def paint_sky(canvas):
 
 def _bands(canvas, height, n=6):
     "Heights in the sky, cut into `n` flat bands with slightly wavy edges, one drawn pixel wide"
-    height = (height + canvas.noise(0, 2, 5, 2) * 0.018) * n
+    height = (height + canvas.noise("bands") * 0.018) * n
     band = np.floor(height)
     edge = (height - band - 1) * (canvas.scene.horizon / (1.6 * n * canvas.pixel)) + 1
     return (band + np.clip(edge, 0, 1) + 0.3) * (1 / n)
 
 # %% ../nbs/02_painter.ipynb #24326435
-def paint_stars(canvas):
+def paint_stars(canvas, n=260):
     "Stars, in the dark"
-    scene, n = canvas.scene, 260
+    scene, rng = canvas.scene, canvas.scene.rng(3)
     night = np.clip((0.2 - scene.time) / 0.14, 0, 1)
     if not night:
         return
-    rng = scene.rng(3)
     x, y = rng.uniform(-0.5, 1.5, n), rng.uniform(0, scene.horizon * 0.9, n)
     bright = rng.uniform(0.2, 1, n) ** 2 * night * np.clip(1.2 - y / scene.horizon, 0, 1)
-    col = (x - canvas.x_axis.start) / canvas.x_axis.step
-    row = (y - canvas.y_axis.start) / canvas.y_axis.step
-    seen = (col > 0) & (col < canvas.width - 1) & (row > 0) & (row < canvas.height - 1)
-    row, col = row[seen].astype(int), col[seen].astype(int)
+    pixel = np.stack([(y - canvas.y_axis.start) / canvas.y_axis.step, (x - canvas.x_axis.start) / canvas.x_axis.step])
+    seen = ((pixel > 0) & (pixel < [[canvas.height - 1], [canvas.width - 1]])).all(0)
+    row, col = pixel[:, seen].astype(int)
     canvas.img[:, row, col] += (1 - canvas.img[:, row, col]) * bright[seen].astype(F)
 
 
@@ -531,50 +560,47 @@ def paint_sun(canvas):
     part = canvas.part(x - reach, x + reach, y - reach, y + reach)
     if not part:
         return
-    distance, radius = part.sun_distance(), F(radius)
+    distance = part.sun_distance()
     if part.toon:
         for size, opacity in ((3.1, 0.16), (1.9, 0.3)):
-            part.over(sun, np.clip((radius * size - distance) * (1 / part.pixel) + 0.5, 0, 1) * opacity)
+            part.over(sun, ramp(F(radius) * size - distance, 0, part.pixel) * opacity)
         part.paint(sun, radius - distance, ink=0)
     else:
         disc = smooth((radius - distance) / (part.pixel * 2) + 0.5)
-        glow = np.exp(np.minimum(radius - distance, 0) * 24) * 0.7 * smooth((radius * 6 - distance) * (0.5 / radius))
+        glow = np.exp(np.minimum(radius - distance, 0) * 24) * 0.7 * smooth((reach - distance) * (0.5 / F(radius)))
         part.over(np.minimum(sun * 1.08, 1), np.maximum(disc, glow))
 
 # %% ../nbs/02_painter.ipynb #e2471a48
 def paint_cirrus(canvas):
     "Streaks of high cloud; under a low sun they are lit near it"
-    scene, sky = canvas.scene, canvas.sky
+    scene, sky, drift = canvas.scene, canvas.sky, canvas.scene.drift * 0.5
     part = canvas.strip(0, scene.horizon)
     if not scene.cirrus or not part:
         return
-    drift = scene.drift * 0.5
-    rough = part.noise(3, 1.6, 9, 5, 0.55, drift) + part.noise(4, 0.8, 1.6, 2, 0.5, drift) * 0.9
+    rough = part.noise("streaks", drift=drift) + part.noise("veils", drift=drift) * 0.9
     height = (scene.horizon - part.y) * (1 / scene.horizon)
     cover = rough - (0.95 - 0.75 * scene.cirrus) - 0.5 * (height - 0.45) ** 2
     near_sun = np.exp(part.sun_distance() * -3)
     low_sun = scene.time < 0.4
     if part.toon:
-        colour, edge = sky.lit, 22 * part.pixel
-        if low_sun:
-            colour = mix(sky.shade, sky.lit, ramp(near_sun + cover * 0.3, 0.5, 8 * part.pixel))
-        part.over(colour, ramp(cover, 0, edge) * 0.5 + ramp(cover, 0.3, edge) * 0.42)
+        lit = ramp(near_sun + cover * 0.3, 0.5, 8 * part.pixel) if low_sun else 1
+        edge = 22 * part.pixel
+        part.over(mix(sky.shade, sky.lit, lit), ramp(cover, 0, edge) * 0.5 + ramp(cover, 0.3, edge) * 0.42)
     else:
         light = np.clip((0.3 if low_sun else 0.75) + near_sun * 0.9, 0, 1)
         part.over(mix(sky.shade, sky.lit, light), smooth(cover * 0.9 + 0.2) * 0.8)
 
 # %% ../nbs/02_painter.ipynb #fc340fad
-def ball_part(canvas, balls, base=9.0):
+def ball_part(canvas, balls, base=9.0, margin=0.03):
     "The part of a canvas that holds a heap of balls (rows of x, y, radius), cut a little below `base`"
-    x, y, radius = balls.T
-    margin = 0.03
-    bottom = min((y + radius).max(), base) + margin
-    return canvas.part((x - radius).min() - margin, (x + radius).max() + margin, (y - radius).min() - margin, bottom)
+    x, y, radius = balls.astype(F).T
+    left, right, top, bottom = (x - radius).min(), (x + radius).max(), (y - radius).min(), (y + radius).max()
+    return canvas.part(left - margin, right + margin, top - margin, min(bottom, base) + margin)
 
 
 def union(part, balls):
     "Signed distance of the union of balls, and the height of its surface towards us"
-    x, y, radius = balls.T[..., None]
+    x, y, radius = balls.astype(F).T[..., None]
     scale = 0.5 / radius
     in_columns = radius * 0.5 - (part.x - x) ** 2 * scale
     in_rows = (part.y[:, 0] - y) ** 2 * scale
@@ -609,15 +635,14 @@ def _cloud(u, scene):
 
 def paint_cumulus(canvas):
     "The heaped clouds, far ones first"
-    scene = canvas.scene
-    u, n = scene.rng(4).uniform, round(scene.cumulus * 8)
-    clouds = sorted((_cloud(u, scene) for _ in range(n)), key=lambda cloud: -cloud[0])
+    scene, u = canvas.scene, canvas.scene.rng(4).uniform
+    clouds = sorted((_cloud(u, scene) for _ in range(round(scene.cumulus * 8))), key=lambda cloud: -cloud[0])
     sky = canvas.strip(-9, scene.horizon)
     if not clouds or not sky:
         return
-    curls = sky.noise(5, 15, 17, 4, 0.55, scene.drift * 0.6)
+    curls = sky.noise("curls", drift=scene.drift * 0.6)
     for base, balls in clouds:
-        part = ball_part(sky, balls.astype(F), base)
+        part = ball_part(sky, balls, base)
         if part:
             _paint_cloud(part, base, balls, curls[part.rows, part.cols])
 
@@ -625,7 +650,7 @@ def paint_cumulus(canvas):
 def _paint_cloud(part, base, balls, curls):
     "One cumulus: a lit top, a shaded base, far ones in haze"
     sky, size, far = part.sky, F(balls[:, 2].max()), F(0.62 * (base / part.scene.horizon) ** 3)
-    distance, surface = union(part, balls.astype(F))
+    distance, surface = union(part, balls)
     distance = np.minimum(distance + curls * size * 0.08, base - part.y + curls * size * 0.1)
     facing = lambert(part, surface + curls * size * (0.1 if part.toon else 0.2), balls[:, 0].mean(), base)
     height = (base - part.y) / F(base - (balls[:, 1] - balls[:, 2]).min())

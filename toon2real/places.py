@@ -53,9 +53,9 @@ class Hill:
 
 def _skyline(canvas, key, base, height, freq, rocky):
     if rocky:
-        ridge = 1 - np.abs(canvas.noise_line(key, freq, 2))
-        return base - height * ridge - height * 0.14 * canvas.noise_line(key + 1, freq * 5, 4, 0.55)
-    return base - height * (0.5 + 0.55 * canvas.noise_line(key, freq, 5, 0.42))
+        ridge = 1 - np.abs(canvas.noise_line("ridge", key, freq))
+        return base - height * ridge - height * 0.14 * canvas.noise_line("crags", key, freq)
+    return base - height * (0.5 + 0.55 * canvas.noise_line("skyline", key, freq))
 
 
 def hills(canvas) -> list:
@@ -67,7 +67,7 @@ def hills(canvas) -> list:
         rocky = k == 0 and scene.peaks > 0.12
         height = scene.peaks if k == 0 else scene.peaks * 0.2 + rng.uniform(0.02, 0.07) * (1 - 0.5 * near)
         foot = scene.horizon + (0.02 + 0.05 * near if scene.place == "meadow" else 0.004)
-        top = _skyline(canvas, 10 + 3 * k, foot, height, round(rng.uniform(1.3, 2.4), 1), rocky)
+        top = _skyline(canvas, 3 * k, foot, height, round(rng.uniform(1.3, 2.4), 1), rocky)
         cut, way = rng.uniform(0.15, 0.75), rng.choice([-1.0, 1.0])
         if scene.place == "sea":  # an island sinks into the sea on one side
             top = top + height * smooth((canvas.x - cut) * F(way * 2.2)) * 1.15
@@ -99,7 +99,7 @@ def paint_hills(canvas):
 
 def _paint_hill(part, hill, k):
     depth = part.y - hill.top
-    rough = part.noise(20 + k, 5, 4, 3, 0.55)
+    rough = part.noise("hillside", k)
     light = _hillside(part, hill, rough, depth) + rough * 0.28 - depth * 0.5 + 0.5
     colour, distance = hill.colour, below(part.y, hill.top, part.pixel)
     if hill.rocky:
@@ -111,9 +111,9 @@ def _paint_hill(part, hill, k):
     else:
         mist = (0.3 - 0.3 * hill.haze) * np.clip(depth * (1 / (hill.height + 0.02)), 0, 1)
         if hill.rocky:
-            grain = 0.7 - 2.4 * np.abs(part.noise(30 + k, 9, 7, 4, 0.6))
+            grain = 0.7 - 2.4 * np.abs(part.noise("rock", k))
         else:
-            grain = part.noise(30 + k, 24, 30, 3, 0.62)
+            grain = part.noise("woods", k)
         part.paint(part.textured(colour, light, grain, 0.16, 0.3, hill.haze + mist), distance, soft=1.4)
 
 
@@ -147,7 +147,7 @@ def _tree_line(canvas, base, row, height):
     crown = np.where(fir, cone, dome) * height.astype(F)
     first = crown.argmax(0)
     column = np.arange(canvas.width)
-    land = canvas.noise_line(40, 1.5, 3) + (0.2 if canvas.scene.place == "sea" else 0.6)
+    land = canvas.noise_line("land") + (0.2 if canvas.scene.place == "sea" else 0.6)
     land = np.clip(land * 3, 0, 1)  # no trees stand where it is 0
     top = base - crown[first, column] * land + 0.03 * (1 - land)
     return top, colour[first, :, 0, 0].T[:, None], np.clip(across[first, column], -1, 1)
@@ -160,7 +160,7 @@ def paint_forest(canvas):
         return
     base, step = scene.horizon + F(0.004), 0
     if scene.place == "meadow":
-        base, step = scene.horizon + (F(0.02) + canvas.noise_line(41, 1.6, 3) * 0.02), 0.006
+        base, step = scene.horizon + (F(0.02) + canvas.noise_line("forest_edge") * 0.02), 0.006
     _paint_row(canvas, 0, base, scene.forest)
     _paint_row(canvas, 1, base + step, scene.forest * 0.5)
 
@@ -170,7 +170,7 @@ def _paint_row(canvas, row, base, height):
     part = behind_ground(canvas, top, 0.012)
     if not part:
         return
-    depth, rough, fir = part.y - top, part.noise(42, 44, 44, 2, 0.6), canvas.season.fir[0] * 0.9
+    depth, rough, fir = part.y - top, part.noise("crowns"), canvas.season.fir[0] * 0.9
     undergrowth = ramp(depth * (1 / height) + rough * 0.12, 0.42, 10 * part.pixel / height * 0.1)
     colour = mix(colour, fir, undergrowth)
     light = 0.66 + across * part.side * 0.3 - depth * (0.5 / height) + rough * 0.25
@@ -235,7 +235,7 @@ def paint_water(canvas):
 def _paint_crests(part, rough, away, near, deep):
     "Thin lines of light where the ripples cross zero, in some places"
     line = np.clip((0.05 - np.abs(rough)) / np.maximum(away * part.pixel, 0.03) + 0.5, 0, 1)
-    where = ramp(part.noise(51, 3, 10, 2, 0.5), 0.2, 0.2)
+    where = ramp(part.noise("crests"), 0.2, 0.2)
     part.over(part.sky.lit * 0.6 + deep * 0.4, line * where * 0.6 * np.clip(near * 8, 0, 1))
 
 # %% ../nbs/03_places.ipynb #b165712f
@@ -270,13 +270,12 @@ def _ground(part, top, beach):
     across, away, _ = perspective(part)
     depth = np.clip((part.y - top) * (1 / 0.35), 0, 1)
     waves = ripples(part, 58, across * 0.025, away * 0.05)
-    rough = part.noise(59, 3, 7, 3, 0.5)
+    rough = part.noise("soil")
     light = 0.74 + rough * 0.35 + waves * 0.12 - depth * 0.12
     if part.toon:
         grain, share = 0, ramp(waves + rough * 0.4, 0.05, 8 * pixel / (1 - horizon))
     else:
-        fx, fy, strength = (60, 70, 0.3) if beach else (74, 40, 1)
-        grain = (part.noise(60, fx, fy, 4, 0.65) + part.noise(62, 27, 13, 1) * 0.5) * strength
+        grain = (part.noise("sand" if beach else "grass") + part.noise("tufts") * 0.5) * (0.3 if beach else 1)
         share = np.clip(0.5 + waves * 0.7 + rough * 0.4, 0, 1)
     return Ground(part, below(part.y, top, pixel), depth, waves, share, light, grain)
 
@@ -329,7 +328,7 @@ def _paint_flowers(ground, colour):
     dx = across - i - 0.5 + b * 0.3
     dy = (row - j - 0.5 - (a - 0.55) * 0.5) * 1.1
     dot = ramp(0.28 - np.sqrt(dx**2 + dy**2), 0, np.maximum(away * (22 * part.pixel), 0.08))
-    grows = (a > 0.1) & (part.noise(61, 3, 9, 2) + a * 0.5 > 0.45)
+    grows = (a > 0.1) & (part.noise("flowers") + a * 0.5 > 0.45)
     in_grass, in_front = np.clip(ground.distance * 30 - 0.3, 0, 1), np.clip(near * 6 - 0.6, 0, 1)
     part.over(part.lit(colour, 0.95 if part.toon else 0.8), dot * grows * in_grass * in_front)
 
@@ -338,7 +337,7 @@ def paint_ground(canvas):
     "The near ground: a beach, or grass with a path across some meadows and flowers"
     scene, season, rng = canvas.scene, canvas.season, canvas.scene.rng(7)
     beach = scene.place == "sea" and scene.tree == "palm"
-    top = canvas.ground if beach else canvas.ground - 0.014 * np.abs(canvas.noise_line(57, 40, 2, 0.6))
+    top = canvas.ground if beach else canvas.ground - 0.014 * np.abs(canvas.noise_line("blades"))
     part = canvas.strip(float(top.min()) - 0.03)
     if not part:
         return
@@ -398,7 +397,7 @@ def _paint_crown(canvas, x, y, height, balls, leaf):
     if not part:
         return
     distance, surface = union(part, balls)
-    rough = part.noise(44, 30, 30, 3, 0.65)
+    rough = part.noise("leaves")
     surface = surface + rough * F(height * (0.012 if part.toon else 0.035))
     above_middle = (F(y - height * 0.6) - part.y) * F(0.5 / height)
     light = lambert(part, surface, x, y - height) * 0.75 + above_middle + 0.15
@@ -419,7 +418,7 @@ def _fir(canvas, x, y, height, rng, needles):
         return
     across, up = part.from_point(x, y - height)
     down = -up * F(1 / height)
-    rough = part.noise(45, 36, 30, 3, 0.6)
+    rough = part.noise("needles")
     sag = np.abs(across) * F(1 / width)
     place = np.maximum(down - sag * 0.09, 0) ** 0.85 * tiers
     tier = np.floor(place)
