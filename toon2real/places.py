@@ -51,30 +51,27 @@ class Hill:
     colour: np.ndarray
 
 
-def _skyline(canvas, key, base, height, freq, rocky):
+def _skyline(canvas, k, foot, height, freq, rocky):
     if rocky:
-        ridge = 1 - np.abs(canvas.noise_line("ridge", key, freq))
-        return base - height * ridge - height * 0.14 * canvas.noise_line("crags", key, freq)
-    return base - height * (0.5 + 0.55 * canvas.noise_line("skyline", key, freq))
+        ridge = 1 - np.abs(canvas.noise_line("ridge", 3 * k, freq))
+        return foot - height * ridge - height * 0.14 * canvas.noise_line("crags", 3 * k, freq)
+    return foot - height * (0.5 + 0.55 * canvas.noise_line("skyline", 3 * k, freq))
 
 
-def hills(canvas) -> list:
+def hills(canvas):
     "The hills of a scene, far ones first"
     scene, rng, season = canvas.scene, canvas.scene.rng(5), canvas.season
-    layers = []
     for k in range(1 + scene.hills):
         near = k / scene.hills if scene.hills else 0.3
         rocky = k == 0 and scene.peaks > 0.12
         height = scene.peaks if k == 0 else scene.peaks * 0.2 + rng.uniform(0.02, 0.07) * (1 - 0.5 * near)
         foot = scene.horizon + (0.02 + 0.05 * near if scene.place == "meadow" else 0.004)
-        top = _skyline(canvas, 3 * k, foot, height, round(rng.uniform(1.3, 2.4), 1), rocky)
+        top = _skyline(canvas, k, foot, height, round(rng.uniform(1.3, 2.4), 1), rocky)
         cut, way = rng.uniform(0.15, 0.75), rng.choice([-1.0, 1.0])
         if scene.place == "sea":  # an island sinks into the sea on one side
             top = top + height * smooth((canvas.x - cut) * F(way * 2.2)) * 1.15
-        haze = 0.7 - 0.5 * near if scene.hills else 0.5
         colour = MATERIALS["rock"] if rocky else season.grass[k % 2] * 0.62 + season.fir[0] * 0.38
-        layers.append(Hill(top, rocky, haze, height, colour))
-    return layers
+        yield Hill(top, rocky, 0.7 - 0.5 * near if scene.hills else 0.5, height, colour)
 
 # %% ../nbs/03_places.ipynb #84799b7c
 def below(y, top, pixel):
@@ -88,6 +85,11 @@ def behind_ground(canvas, top, margin):
     bottom = float(canvas.ground.max()) + 0.01 if scene.place == "meadow" else scene.horizon + margin
     return canvas.strip(float(top.min()), bottom)
 
+
+def pixel_at(position, start, pixel, last, shift=0.0):
+    "The row or column at some positions, 0 to `last`"
+    return np.clip((position - start) * (1 / pixel) + F(shift), 0, last).astype(np.int32)
+
 # %% ../nbs/03_places.ipynb #d44985ad
 def paint_hills(canvas):
     "All hills, far ones first"
@@ -98,10 +100,10 @@ def paint_hills(canvas):
 
 
 def _paint_hill(part, hill, k):
-    depth = part.y - hill.top
+    depth, distance = part.y - hill.top, below(part.y, hill.top, part.pixel)
     rough = part.noise("hillside", k)
-    light = _hillside(part, hill, rough, depth) + rough * 0.28 - depth * 0.5 + 0.5
-    colour, distance = hill.colour, below(part.y, hill.top, part.pixel)
+    light = _facing_sun(part, hill, rough, depth) + rough * 0.28 - depth * 0.5 + 0.5
+    colour = hill.colour
     if hill.rocky:
         snow = hill.height * 0.46 + rough * F(hill.height * 0.22) - depth - (hill.top - hill.top.min()) * 0.8
         colour = mix(colour, MATERIALS["snow"], ramp(snow, 0, 3 * part.pixel if part.toon else 0.012))
@@ -110,20 +112,17 @@ def _paint_hill(part, hill, k):
         part.paint(part.lit(colour, light, hill.haze), distance, ink=1 - hill.haze * 0.75)
     else:
         mist = (0.3 - 0.3 * hill.haze) * np.clip(depth * (1 / (hill.height + 0.02)), 0, 1)
-        if hill.rocky:
-            grain = 0.7 - 2.4 * np.abs(part.noise("rock", k))
-        else:
-            grain = part.noise("woods", k)
+        grain = 0.7 - 2.4 * np.abs(part.noise("rock", k)) if hill.rocky else part.noise("woods", k)
         part.paint(part.textured(colour, light, grain, 0.16, 0.3, hill.haze + mist), distance, soft=1.4)
 
 
-def _hillside(part, hill, rough, depth):
+def _facing_sun(part, hill, rough, depth):
     "How much each part of a hill leans towards the sun"
-    n = max(part.height // 32, 1)
-    slope = np.convolve(np.gradient(hill.top) / part.pixel, np.ones(2 * n + 1, F) / F(2 * n + 1), "same")
+    n = 2 * max(part.height // 32, 1) + 1
+    slope = np.convolve(np.gradient(hill.top) / part.pixel, np.ones(n, F) / F(n), "same")
     shift = rough * (0.05 if hill.rocky else 0.1) * np.clip(depth * 8, 0, 1)
-    col = (part.x + shift - part.x_axis.start) * (1 / part.pixel)
-    return slope[np.clip(col, 0, part.width - 1).astype(np.int32)] * (part.side * (0.75 if hill.rocky else 1.1))
+    col = pixel_at(part.x + shift, part.x_axis.start, part.pixel, part.width - 1)
+    return slope[col] * (part.side * (0.75 if hill.rocky else 1.1))
 
 # %% ../nbs/03_places.ipynb #fe621e4b
 def _crowns(canvas, row, height, n=80):
@@ -132,10 +131,10 @@ def _crowns(canvas, row, height, n=80):
     x = np.linspace(-0.6, 1.6, n) + rng.uniform(-0.02, 0.02, n)
     fir = rng.uniform(size=n) < (0.8 if scene.tree == "fir" else 0.2)
     height = height * rng.uniform(0.5, 1.2, n)
-    leaf = mix(season.leaf[rng.integers(0, 3, n)], season.grass[1], 0.35)
-    colour = np.where(fir[:, None, None, None], season.fir[0], leaf)
+    colour = mix(season.leaf[rng.integers(0, 3, n)], season.grass[1], 0.35)
+    colour[fir] = season.fir[0]
     seen = (x > canvas.x[0] - 0.15) & (x < canvas.x[-1] + 0.15)
-    return x[seen].astype(F)[:, None], height[seen][:, None], fir[seen][:, None], colour[seen]
+    return x[seen, None].astype(F), height[seen, None], fir[seen, None], colour[seen, :, 0, 0]
 
 
 def _tree_line(canvas, base, row, height):
@@ -145,12 +144,11 @@ def _tree_line(canvas, base, row, height):
     cone = np.maximum(1 - np.abs(across), 0)
     dome = np.sqrt(np.maximum(1 - across * across, 0)) * 0.62 + F(0.38) * (cone > 0)
     crown = np.where(fir, cone, dome) * height.astype(F)
-    first = crown.argmax(0)
-    column = np.arange(canvas.width)
+    first, column = crown.argmax(0), np.arange(canvas.width)
     land = canvas.noise_line("land") + (0.2 if canvas.scene.place == "sea" else 0.6)
     land = np.clip(land * 3, 0, 1)  # no trees stand where it is 0
     top = base - crown[first, column] * land + 0.03 * (1 - land)
-    return top, colour[first, :, 0, 0].T[:, None], np.clip(across[first, column], -1, 1)
+    return top, colour[first].T[:, None], np.clip(across[first, column], -1, 1)
 
 # %% ../nbs/03_places.ipynb #707cbe81
 def paint_forest(canvas):
@@ -170,9 +168,9 @@ def _paint_row(canvas, row, base, height):
     part = behind_ground(canvas, top, 0.012)
     if not part:
         return
-    depth, rough, fir = part.y - top, part.noise("crowns"), canvas.season.fir[0] * 0.9
+    depth, rough = part.y - top, part.noise("crowns")
     undergrowth = ramp(depth * (1 / height) + rough * 0.12, 0.42, 10 * part.pixel / height * 0.1)
-    colour = mix(colour, fir, undergrowth)
+    colour = mix(colour, canvas.season.fir[0] * 0.9, undergrowth)
     light = 0.66 + across * part.side * 0.3 - depth * (0.5 / height) + rough * 0.25
     distance = below(part.y, top, part.pixel)
     if part.toon:
@@ -198,12 +196,10 @@ def ripples(part, key, across, away, shift=0.0):
 
 def _mirror(part, rough, height):
     "The picture above the horizon upside down, shifted by ripples of that height"
-    img, cols = part.whole[0], part.width
-    row = (2 * part.scene.horizon - part.y + rough * height - part.y_axis.start) * (1 / part.pixel)
-    col = (part.x + rough * height * 0.5 - part.x_axis.start) * (1 / part.pixel) + 0.5
-    row = np.clip(row, 0, max(part.rows.start - 1, 0)).astype(np.int32)
-    col = np.clip(col, 0, cols - 1).astype(np.int32)
-    return img.reshape(3, -1).take(row * cols + col, 1)
+    shift, above, width = rough * height, max(part.rows.start - 1, 0), part.width
+    row = pixel_at(2 * part.scene.horizon - part.y + shift, part.y_axis.start, part.pixel, above)
+    col = pixel_at(part.x + shift * 0.5, part.x_axis.start, part.pixel, width - 1, 0.5)
+    return part.whole[0].reshape(3, -1).take(row * width + col, 1)
 
 # %% ../nbs/03_places.ipynb #75ef9432
 def paint_water(canvas):
