@@ -436,9 +436,14 @@ def near_ground(canvas):
     return highest + np.logaddexp((shore - highest) * 24, 0).astype(F) * (1 / 24)  # a soft maximum of both
 
 # %% ../nbs/02_painter.ipynb #7de6ba7d
+def clipped(value):
+    "Held between 0 and 1"
+    return np.clip(value, 0, 1)
+
+
 def ramp(value, threshold, width):
     "0 below the threshold, 1 above, over a ramp of that width"
-    return np.clip((value - threshold) * (1 / width) + F(0.5), 0, 1)
+    return clipped((value - threshold) * (1 / width) + F(0.5))
 
 
 def tones(value, thresholds, width):
@@ -448,7 +453,7 @@ def tones(value, thresholds, width):
 
 def smooth(value):
     "From 0 to 1 without corners"
-    value = np.clip(value, 0, 1)
+    value = clipped(value)
     return value * value * (3 - 2 * value)
 
 # %% ../nbs/02_painter.ipynb #99570d1e
@@ -472,7 +477,7 @@ def lit(
 @patch
 def textured(self: Canvas, colour, light, rough, in_colour, in_light, haze=0.0, lift=0.0):
     "The photo's shading: roughness changes the colour, and how much light falls on it"
-    return self.lit(colour * (1 + rough * in_colour), np.clip(light + rough * in_light + lift, 0, 1), haze)
+    return self.lit(colour * (1 + rough * in_colour), clipped(light + rough * in_light + lift), haze)
 
 
 @patch
@@ -492,7 +497,7 @@ def paint(
     "Lay a colour where the signed distance is above 0; in the cartoon with an outline"
     opacity = ramp(distance, 0, self.pixel * soft)
     if self.toon and ink:
-        outline = np.clip(np.abs(distance) * (-1 / self.pixel) + (self.line / (2 * self.pixel) + F(0.5)), 0, 1)
+        outline = clipped(abs(distance) * (-1 / self.pixel) + (self.line / (2 * self.pixel) + F(0.5)))
         outline *= min(1.0, ink * self.scene.ink * 0.9)
         colour, opacity = mix(colour, self.ink, outline), np.maximum(opacity, outline)
     self.over(colour, opacity)
@@ -524,7 +529,7 @@ def paint_sky(canvas):
         height = _bands(canvas, height)
     keys = np.concatenate([sky.low, sky.mid, sky.top], 2)[:, 0]
     gradient = np.stack([np.interp(np.linspace(0, 1, 1024), (0, 0.42, 1), key) for key in keys]).astype(F)
-    canvas.img[:] = gradient.take((np.clip(height, 0, 1) * 1023).astype(np.int32), 1)
+    canvas.img[:] = gradient.take((clipped(height) * 1023).astype(np.int32), 1)
     if not canvas.toon:
         strength = by_hour(scene.time, "glow")
         canvas.over(sky.sun * 0.96, (np.exp(distance * -9) * 0.5 + glow * glow * 0.35) * strength)
@@ -535,17 +540,17 @@ def _bands(canvas, height, n=6):
     height = (height + canvas.noise("bands") * 0.018) * n
     band = np.floor(height)
     edge = (height - band - 1) * (canvas.scene.horizon / (1.6 * n * canvas.pixel)) + 1
-    return (band + np.clip(edge, 0, 1) + 0.3) * (1 / n)
+    return (band + clipped(edge) + 0.3) * (1 / n)
 
 # %% ../nbs/02_painter.ipynb #24326435
 def paint_stars(canvas, n=260):
     "Stars, in the dark"
     scene, rng = canvas.scene, canvas.scene.rng(3)
-    night = np.clip((0.2 - scene.time) / 0.14, 0, 1)
+    night = clipped((0.2 - scene.time) / 0.14)
     if not night:
         return
     x, y = rng.uniform(-0.5, 1.5, n), rng.uniform(0, scene.horizon * 0.9, n)
-    bright = rng.uniform(0.2, 1, n) ** 2 * night * np.clip(1.2 - y / scene.horizon, 0, 1)
+    bright = rng.uniform(0.2, 1, n) ** 2 * night * clipped(1.2 - y / scene.horizon)
     pixel = np.stack([(y - canvas.y_axis.start) / canvas.y_axis.step, (x - canvas.x_axis.start) / canvas.x_axis.step])
     seen = ((pixel > 0) & (pixel < [[canvas.height - 1], [canvas.width - 1]])).all(0)
     row, col = pixel[:, seen].astype(int)
@@ -587,7 +592,7 @@ def paint_cirrus(canvas):
         edge = 22 * part.pixel
         part.over(mix(sky.shade, sky.lit, lit), ramp(cover, 0, edge) * 0.5 + ramp(cover, 0.3, edge) * 0.42)
     else:
-        light = np.clip((0.3 if low_sun else 0.75) + near_sun * 0.9, 0, 1)
+        light = clipped((0.3 if low_sun else 0.75) + near_sun * 0.9)
         part.over(mix(sky.shade, sky.lit, light), smooth(cover * 0.9 + 0.2) * 0.8)
 
 # %% ../nbs/02_painter.ipynb #fc340fad
@@ -627,7 +632,7 @@ def _cloud(u, scene):
     x, n = u(-0.55, 1.55), int(12 + 12 * near)
     tall = u(0.35, 0.85) * (1.5 if u() < 0.25 else 1)
     across = np.linspace(-1, 1, n) + u(-0.12, 0.12, n)
-    radius = size * (0.16 + 0.26 * np.maximum(1 - np.abs(across), 0) * u(0.5, 1, n))
+    radius = size * (0.16 + 0.26 * np.maximum(1 - abs(across), 0) * u(0.5, 1, n))
     y = base - size * np.maximum(1 - across * across, 0) ** 0.8 * tall * u(0.1, 1, n)
     x = x + across * size * 1.5 + scene.drift * (0.3 + 0.7 * near)
     return base, np.stack([x, np.minimum(y, base - radius * 0.2), radius], 1)
@@ -654,12 +659,12 @@ def _paint_cloud(part, base, balls, curls):
     distance = np.minimum(distance + curls * size * 0.08, base - part.y + curls * size * 0.1)
     facing = lambert(part, surface + curls * size * (0.1 if part.toon else 0.2), balls[:, 0].mean(), base)
     height = (base - part.y) / F(base - (balls[:, 1] - balls[:, 2]).min())
-    light = facing * 0.62 + np.clip(height, 0, 1) * 0.55 - 0.12
+    light = facing * 0.62 + clipped(height) * 0.55 - 0.12
     if part.toon:
         light = ramp(light, 0.22, part.pixel / size) * 0.55 + ramp(light, 0.5, part.pixel / size) * 0.45
         part.paint(mix(mix(sky.shade, sky.lit, light), part.haze, far), distance, ink=0.55 - 0.5 * far)
     else:
         colour = mix(sky.shade, sky.lit, smooth(light * 1.2 + 0.06 + curls * 0.1))
-        rim = np.exp(np.abs(distance) * (-8 / size) - part.sun_distance() * 4)
+        rim = np.exp(abs(distance) * (-8 / size) - part.sun_distance() * 4)
         edge = (distance + curls * size * 0.06) / (size * 0.2 + 2 * part.pixel)
         part.over(mix(mix(colour, sky.sun, rim * 0.8), part.haze, far), smooth(edge + 0.5))

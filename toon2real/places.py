@@ -23,6 +23,7 @@ from toon2real.painter import (
     Scene,
     ball_part,
     by_hour,
+    clipped,
     compose,
     dot,
     lambert,
@@ -53,7 +54,7 @@ class Hill:
 
 def _skyline(canvas, k, foot, height, freq, rocky):
     if rocky:
-        ridge = 1 - np.abs(canvas.noise_line("ridge", 3 * k, freq))
+        ridge = 1 - abs(canvas.noise_line("ridge", 3 * k, freq))
         return foot - height * ridge - height * 0.14 * canvas.noise_line("crags", 3 * k, freq)
     return foot - height * (0.5 + 0.55 * canvas.noise_line("skyline", 3 * k, freq))
 
@@ -111,8 +112,8 @@ def _paint_hill(part, hill, k):
         light = tones(light, (0.5,) if hill.rocky else (0.42, 0.66), 14 * part.pixel)
         part.paint(part.lit(colour, light, hill.haze), distance, ink=1 - hill.haze * 0.75)
     else:
-        mist = (0.3 - 0.3 * hill.haze) * np.clip(depth * (1 / (hill.height + 0.02)), 0, 1)
-        grain = 0.7 - 2.4 * np.abs(part.noise("rock", k)) if hill.rocky else part.noise("woods", k)
+        mist = (0.3 - 0.3 * hill.haze) * clipped(depth * (1 / (hill.height + 0.02)))
+        grain = 0.7 - 2.4 * abs(part.noise("rock", k)) if hill.rocky else part.noise("woods", k)
         part.paint(part.textured(colour, light, grain, 0.16, 0.3, hill.haze + mist), distance, soft=1.4)
 
 
@@ -120,7 +121,7 @@ def _facing_sun(part, hill, rough, depth):
     "How much each part of a hill leans towards the sun"
     n = 2 * max(part.height // 32, 1) + 1
     slope = np.convolve(np.gradient(hill.top) / part.pixel, np.ones(n, F) / F(n), "same")
-    shift = rough * (0.05 if hill.rocky else 0.1) * np.clip(depth * 8, 0, 1)
+    shift = rough * (0.05 if hill.rocky else 0.1) * clipped(depth * 8)
     col = pixel_at(part.x + shift, part.x_axis.start, part.pixel, part.width - 1)
     return slope[col] * (part.side * (0.75 if hill.rocky else 1.1))
 
@@ -141,12 +142,12 @@ def _tree_line(canvas, base, row, height):
     "Skyline of a row of trees; colour of the tree that stands highest in each column, and where in its crown that is"
     x, height, fir, colour = _crowns(canvas, row, height)
     across = (canvas.x - x) * (1 / np.where(fir, height * 0.34, height * 0.7 + 0.008)).astype(F)
-    cone = np.maximum(1 - np.abs(across), 0)
+    cone = np.maximum(1 - abs(across), 0)
     dome = np.sqrt(np.maximum(1 - across * across, 0)) * 0.62 + F(0.38) * (cone > 0)
     crown = np.where(fir, cone, dome) * height.astype(F)
     first, column = crown.argmax(0), np.arange(canvas.width)
     land = canvas.noise_line("land") + (0.2 if canvas.scene.place == "sea" else 0.6)
-    land = np.clip(land * 3, 0, 1)  # no trees stand where it is 0
+    land = clipped(land * 3)  # no trees stand where it is 0
     top = base - crown[first, column] * land + 0.03 * (1 - land)
     return top, colour[first].T[:, None], np.clip(across[first, column], -1, 1)
 
@@ -221,8 +222,8 @@ def paint_water(canvas):
     else:
         fine = texture(across * 0.11 + 0.3 + drift, away * 0.2 + 0.6)
         rough = rough * 0.5 + fine * 0.4
-        share = 0.88 - near * (0.55 if sea else 0.38) + rough * 0.24 * np.clip(near * 6 + 0.15, 0, 1)
-        part.img[:] = mix(deep * 0.8 * (1 + rough * 0.3), mirror, np.clip(share, 0, 1))
+        share = 0.88 - near * (0.55 if sea else 0.38) + rough * 0.24 * clipped(near * 6 + 0.15)
+        part.img[:] = mix(deep * 0.8 * (1 + rough * 0.3), mirror, clipped(share))
         part.over(part.haze, np.exp(near * -14) * 0.45)
     if scene.sun_y < scene.horizon:
         _paint_glitter(part, across, away, near, drift)
@@ -230,9 +231,9 @@ def paint_water(canvas):
 
 def _paint_crests(part, rough, away, near, deep):
     "Thin lines of light where the ripples cross zero, in some places"
-    line = np.clip((0.05 - np.abs(rough)) / np.maximum(away * part.pixel, 0.03) + 0.5, 0, 1)
+    line = clipped((0.05 - abs(rough)) / np.maximum(away * part.pixel, 0.03) + 0.5)
     where = ramp(part.noise("crests"), 0.2, 0.2)
-    part.over(part.sky.lit * 0.6 + deep * 0.4, line * where * 0.6 * np.clip(near * 8, 0, 1))
+    part.over(part.sky.lit * 0.6 + deep * 0.4, line * where * 0.6 * clipped(near * 8))
 
 # %% ../nbs/03_places.ipynb #b165712f
 def _paint_glitter(part, across, away, near, drift):
@@ -245,7 +246,7 @@ def _paint_glitter(part, across, away, near, drift):
         part.over(sun, ramp(waves + road * 1.1 - 0.95, 0, 0.25) * ramp(road, 0.25, 0.2) * strength)
     else:
         glow = smooth(waves * 0.9 + road * 0.4) * road * strength * 1.2 + road * road * 0.12 * strength
-        part.over(np.minimum(sun * 1.05, 1), np.clip(glow, 0, 1))
+        part.over(np.minimum(sun * 1.05, 1), clipped(glow))
 
 # %% ../nbs/03_places.ipynb #9ab56440
 @dataclass
@@ -264,7 +265,7 @@ class Ground:
 def _ground(part, top, beach):
     pixel, horizon = part.pixel, part.scene.horizon
     across, away, _ = perspective(part)
-    depth = np.clip((part.y - top) * (1 / 0.35), 0, 1)
+    depth = clipped((part.y - top) * (1 / 0.35))
     waves = ripples(part, 58, across * 0.025, away * 0.05)
     rough = part.noise("soil")
     light = 0.74 + rough * 0.35 + waves * 0.12 - depth * 0.12
@@ -272,7 +273,7 @@ def _ground(part, top, beach):
         grain, share = 0, ramp(waves + rough * 0.4, 0.05, 8 * pixel / (1 - horizon))
     else:
         grain = (part.noise("sand" if beach else "grass") + part.noise("tufts") * 0.5) * (0.3 if beach else 1)
-        share = np.clip(0.5 + waves * 0.7 + rough * 0.4, 0, 1)
+        share = clipped(0.5 + waves * 0.7 + rough * 0.4)
     return Ground(part, below(part.y, top, pixel), depth, waves, share, light, grain)
 
 # %% ../nbs/03_places.ipynb #434ff65e
@@ -291,7 +292,7 @@ def _paint_foam(ground):
     "A white seam between water and sand"
     part, distance = ground.part, ground.distance + 0.02
     if part.toon:
-        part.over(MATERIALS["white"], np.clip(distance * (1 / part.pixel), 0, 1) * 0.8)
+        part.over(MATERIALS["white"], clipped(distance * (1 / part.pixel)) * 0.8)
     else:
         part.over(part.sky.lit, smooth(distance * 50) * 0.75)
 
@@ -299,10 +300,10 @@ def _paint_foam(ground):
 def _paint_path(ground, top, rng):
     "A path that winds away and narrows. The ground's distance becomes that of the grass beside it"
     part, colour = ground.part, MATERIALS["path"]
-    near = np.clip((part.y - top.mean()) * (1 / (1 - top.mean())), 0, 1)
+    near = clipped((part.y - top.mean()) * (1 / (1 - top.mean())))
     start, swing, phase = rng.uniform(0.25, 0.75), rng.uniform(0.06, 0.16), rng.uniform(0, 6)
     middle = start + swing * np.sin(phase + 5.5 * np.sqrt(near))
-    distance = 0.008 + 0.11 * near**1.4 - np.abs(part.x - middle) + ground.waves * 0.01 * near
+    distance = 0.008 + 0.11 * near**1.4 - abs(part.x - middle) + ground.waves * 0.01 * near
     distance = np.minimum(distance, ground.distance)
     if part.toon:
         light = 0.4 + 0.6 * ramp(distance - 0.012 - 0.01 * near, 0, part.pixel)
@@ -325,7 +326,7 @@ def _paint_flowers(ground, colour):
     dy = (row - j - 0.5 - (a - 0.55) * 0.5) * 1.1
     dot = ramp(0.28 - np.sqrt(dx**2 + dy**2), 0, np.maximum(away * (22 * part.pixel), 0.08))
     grows = (a > 0.1) & (part.noise("flowers") + a * 0.5 > 0.45)
-    in_grass, in_front = np.clip(ground.distance * 30 - 0.3, 0, 1), np.clip(near * 6 - 0.6, 0, 1)
+    in_grass, in_front = clipped(ground.distance * 30 - 0.3), clipped(near * 6 - 0.6)
     part.over(part.lit(colour, 0.95 if part.toon else 0.8), dot * grows * in_grass * in_front)
 
 # %% ../nbs/03_places.ipynb #400858bc
@@ -333,7 +334,7 @@ def paint_ground(canvas):
     "The near ground: a beach, or grass with a path across some meadows and flowers"
     scene, season, rng = canvas.scene, canvas.season, canvas.scene.rng(7)
     beach = scene.place == "sea" and scene.tree == "palm"
-    top = canvas.ground if beach else canvas.ground - 0.014 * np.abs(canvas.noise_line("blades"))
+    top = canvas.ground if beach else canvas.ground - 0.014 * abs(canvas.noise_line("blades"))
     part = canvas.strip(float(top.min()) - 0.03)
     if not part:
         return
@@ -351,7 +352,7 @@ def paint_ground(canvas):
 # %% ../nbs/03_places.ipynb #6b258e19
 def _limb(up):
     "A limb leaves the trunk at a quarter of the tree's height and ends at two thirds"
-    return np.clip((up - 0.25) * 2.5, 0, 1)
+    return clipped((up - 0.25) * 2.5)
 
 
 def _arc(up):
@@ -368,10 +369,10 @@ def _paint_trunk(canvas, x, y, height, width, to, lean=0.0, bend=_limb, reach=0.
     up = up * F(1 / height)
     across = across - F(lean * height) * bend(up)
     radius = F(height * width)
-    distance = radius * (1.2 - 0.7 * up + np.exp(up * -14) * 0.9) - np.abs(across)
+    distance = radius * (1.2 - 0.7 * up + np.exp(up * -14) * 0.9) - abs(across)
     distance = np.minimum(distance, np.minimum(up + 0.02, to - up) * F(height))
     light = 0.5 + part.side * across * F(0.4 / (height * width))
-    light = ramp(light, 0.5, 0.8 * part.pixel / (height * width)) if part.toon else np.clip(light * 0.8, 0, 1)
+    light = ramp(light, 0.5, 0.8 * part.pixel / (height * width)) if part.toon else clipped(light * 0.8)
     part.paint(part.lit(MATERIALS["bark"], light), distance, ink=0.9)
 
 # %% ../nbs/03_places.ipynb #16e24629
@@ -415,14 +416,14 @@ def _fir(canvas, x, y, height, rng, needles):
     across, up = part.from_point(x, y - height)
     down = -up * F(1 / height)
     rough = part.noise("needles")
-    sag = np.abs(across) * F(1 / width)
+    sag = abs(across) * F(1 / width)
     place = np.maximum(down - sag * 0.09, 0) ** 0.85 * tiers
     tier = np.floor(place)
     along = place - tier
     reach = F(width / tiers) * (tier * 0.72 + along * (tier * 0.28 + 1))
-    distance = (reach - np.abs(across)) * 0.8 + rough * F(height * 0.008)
+    distance = (reach - abs(across)) * 0.8 + rough * F(height * 0.008)
     skirt = (0.9 - down + sag * 0.03 + rough * 0.01) * F(height)
-    tip = down * F(height * 0.6) - np.abs(across) * 0.3 + 0.004
+    tip = down * F(height * 0.6) - abs(across) * 0.3 + 0.004
     distance = np.minimum(np.minimum(distance, skirt), tip)
     light = 0.36 + part.side * across * F(0.55 / width) + (along - 0.4) * 0.5 - (1 - along) ** 6 * 0.3
     if part.toon:
@@ -458,11 +459,11 @@ def _paint_frond(canvas, x, y, height, way, rise, drop, length, green):
     slope = rise - 2 * drop * along
     off = (up - rib) * (1 / np.sqrt(1 + slope * slope)) * F(1 / height)  # from the rib, in tree heights
     blade = 0.05 * np.sqrt(np.maximum(along * (1.02 - along), 0)) + 0.004
-    fingers = np.abs(np.sin(along * 34 + off * 40)) * (0.006 if part.toon else 0.012)
-    distance = np.where(off > 0, blade * 0.6, blade * 1.25 - fingers) - np.abs(off)
+    fingers = abs(np.sin(along * 34 + off * 40)) * (0.006 if part.toon else 0.012)
+    distance = np.where(off > 0, blade * 0.6, blade * 1.25 - fingers) - abs(off)
     distance = np.minimum(distance * F(height), np.minimum(along, 1 - along) * F(length))
     light = (0.85 if rise > 0.5 else 0.35) + off * 8
-    light = ramp(light, 0.5, 14 * part.pixel / height) if part.toon else np.clip(light * 0.6 + 0.2, 0, 1)
+    light = ramp(light, 0.5, 14 * part.pixel / height) if part.toon else clipped(light * 0.6 + 0.2)
     part.paint(part.lit(green, light, 0.03), distance, ink=0.8)
 
 # %% ../nbs/03_places.ipynb #5645b1ff
@@ -568,7 +569,7 @@ def _blur(n, sigma, k):
     x = (np.arange(n) + 0.5) / n * m - 0.5
     coarse = np.exp(-0.5 * ((np.arange(m)[:, None] - x) / (sigma / k)) ** 2)
     coarse /= coarse.sum(1, keepdims=True)
-    back = np.maximum(1 - np.abs(x[:, None].clip(0, m - 1) - np.arange(m)), 0)
+    back = np.maximum(1 - abs(x[:, None].clip(0, m - 1) - np.arange(m)), 0)
     return coarse.astype(F), back.astype(F)
 
 
