@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .films import Writer
 from .painter import SKIES, Scene
 from .places import render
 
@@ -213,6 +212,8 @@ def write_film(
         raise ValueError(f"size={size}: video needs an even width and height")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    from toon2real.films import Writer  # its library takes as long to import as all the rest
+
     frames, truth = film(seed, size, fps)
     with Writer(path, fps, crf=16, keyframe=2) as writer:
         for image in frames:
