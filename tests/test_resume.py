@@ -12,6 +12,7 @@ import torch
 
 torch.set_num_threads(1)
 from toon2real.cyclegan import toon2real
+from toon2real.patchwise import patchwise
 from toon2real.unit import unit
 from toon2real.runs import Run
 from toon2real.scenes import scenes
@@ -19,7 +20,8 @@ from toon2real.training import Trainer
 
 work, mode, system = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 small = dict(width=8, blocks=1, epochs=2, decay_epochs=1)
-k = toon2real.tiny(pool=4, **small) if system == "toon2real" else unit.tiny(**small)
+recipes = {"toon2real": toon2real.tiny(pool=4, **small), "unit": unit.tiny(**small), "patchwise": patchwise.tiny(**small)}
+k = recipes[system]
 n = 14 if mode == "random" else 3
 c, r = scenes(n, seed=0, side=72, kind="cartoon"), scenes(n - 1, seed=100, side=72, kind="photo")
 
@@ -103,7 +105,9 @@ print("kills", kills)
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
-@pytest.mark.parametrize("mode, system", [("random", "toon2real"), ("random", "unit"), ("renames", "toon2real")])
+@pytest.mark.parametrize(
+    "mode, system", [("random", "toon2real"), ("random", "unit"), ("random", "patchwise"), ("renames", "toon2real")]
+)
 def test_killed_runs_equal_the_unbroken_one(tmp_path, mode, system):
     r = subprocess.run(
         [sys.executable, "-c", HARNESS, str(tmp_path), mode, system], capture_output=True, text=True, timeout=300

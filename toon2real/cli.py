@@ -68,6 +68,7 @@ def quickstart(out: Path = Path("quickstart")):
 def train_class():
     "The class whose fields are the options of `toon2real train`; made on demand, so that other commands need no torch"
     from toon2real.cyclegan import cartoon2real, toon2real
+    from toon2real.patchwise import patchwise
     from toon2real.training import Options
     from toon2real.unit import unit
 
@@ -75,8 +76,9 @@ def train_class():
         "toon2real": "CycleGAN with spectral normalization in its discriminators: the paper's system",
         "cartoon2real": "CycleGAN: the authors' earlier Cartoon-to-real",
         "unit": "UNIT, the paper's other comparison",
+        "patchwise": "one generator and a contrast of patches in place of the cycle: beyond the paper",
     }
-    recipes = dict(toon2real=toon2real, cartoon2real=cartoon2real, unit=unit)
+    recipes = dict(toon2real=toon2real, cartoon2real=cartoon2real, unit=unit, patchwise=patchwise)
     Preset = tyro.extras.subcommand_type_from_defaults(recipes, systems, prefix_names=False)
 
     @dataclass

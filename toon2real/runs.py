@@ -112,7 +112,7 @@ def load_weights(path: Path, device="cpu") -> System:
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
         raise RunError(f"{path}: its weights do not fit its recipe ({e})") from e
     if one_way and kept != set(system.generators):
-        system.to_cartoon = _one_way(path)
+        system.to_cartoon, system.two_way = _one_way(path), False
     return system.to(device).eval()
 
 # %% ../nbs/16_runs.ipynb #7dc49804
@@ -338,18 +338,21 @@ def translate_all(system: System, images: np.ndarray, batch: int = 16) -> np.nda
 
 # %% ../nbs/16_runs.ipynb #de6c8a87
 SAMPLE_COLUMNS = ("cartoon", "to_photo", "cartoon_back", "photo", "to_cartoon", "photo_back")
+ONE_WAY_COLUMNS = ("cartoon", "to_photo", "photo")
 
 
 def translate_samples(system: System, c: torch.Tensor, r: torch.Tensor) -> dict[str, np.ndarray]:
-    "`SAMPLE_COLUMNS` -> uint8 N x H x W x 3: pictures of both domains, translated and translated back"
+    "`SAMPLE_COLUMNS` (`ONE_WAY_COLUMNS` without `to_cartoon`) -> uint8 N x H x W x 3: pictures of both domains"
     rows = []
     with looking(system), system.amp():
         for cartoon, photo in zip(c.split(1), r.split(1)):
-            to_photo = system.to_photo(cartoon)
-            to_cartoon = system.to_cartoon(photo)
-            there_and_back = cartoon, to_photo, system.to_cartoon(to_photo)
-            rows.append((*there_and_back, photo, to_cartoon, system.to_photo(to_cartoon)))
-    return {name: to_uint8(torch.cat(x).float()) for name, x in zip(SAMPLE_COLUMNS, zip(*rows))}
+            row = {"cartoon": cartoon, "to_photo": system.to_photo(cartoon), "photo": photo}
+            if system.two_way:
+                row["cartoon_back"] = system.to_cartoon(row["to_photo"])
+                row["to_cartoon"] = system.to_cartoon(photo)
+                row["photo_back"] = system.to_photo(row["to_cartoon"])
+            rows.append(row)
+    return {name: to_uint8(torch.cat([row[name] for row in rows]).float()) for name in rows[0]}
 
 # %% ../nbs/16_runs.ipynb #b789bd74
 @patch
@@ -363,7 +366,7 @@ def _samples(self: Run, epoch: int) -> Path:
 @patch
 def save_samples(self: Run, epoch: int, samples: dict[str, np.ndarray]):
     "Write one epoch's sheet"
-    columns = [np.concatenate(list(samples[name]), axis=0) for name in SAMPLE_COLUMNS]
+    columns = [np.concatenate(list(samples[name]), axis=0) for name in SAMPLE_COLUMNS if name in samples]
     write_atomic(self._samples(epoch), png_bytes(np.concatenate(columns, axis=1)))
 
 
@@ -404,12 +407,13 @@ def _pick(self: Run, epoch: int | None, kept: list[int], what: str) -> int:
 
 @patch
 def samples(self: Run, epoch: int = None) -> dict[str, np.ndarray]:
-    "The sheet of an epoch (the last one by default) as `SAMPLE_COLUMNS` -> uint8 N x H x W x 3"
+    "The sheet of an epoch (the last one by default), as `translate_samples` made it"
     epoch = self._pick(epoch, self.sample_epochs, "samples")
     sheet = np.asarray(open_image(self._samples(epoch)))
-    side = sheet.shape[1] // len(SAMPLE_COLUMNS)
-    columns = np.split(sheet, len(SAMPLE_COLUMNS), axis=1)
-    return {name: column.reshape(-1, side, side, 3) for name, column in zip(SAMPLE_COLUMNS, columns)}
+    side = self.recipe.side
+    names = SAMPLE_COLUMNS if sheet.shape[1] == len(SAMPLE_COLUMNS) * side else ONE_WAY_COLUMNS
+    columns = np.split(sheet, len(names), axis=1)
+    return {name: column.reshape(-1, side, side, 3) for name, column in zip(names, columns)}
 
 # %% ../nbs/16_runs.ipynb #7243e37d
 @patch

@@ -133,6 +133,7 @@ class System(nn.Module):
 
     generators: tuple[str, ...] = ()  # the modules that translation needs; `runs.save_weights` writes these
     to_photo_modules: tuple[str, ...] = ()  # those of them that `to_photo` needs
+    two_way: bool = True  # is there a `to_cartoon`?
 
     def __init__(self, recipe: Recipe):
         super().__init__()
