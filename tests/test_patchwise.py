@@ -12,13 +12,13 @@ from toon2real.translate import Translator
 from toon2real.widgets import EpochStepper
 
 SMALL = patchwise.tiny(width=4, blocks=1, side=32, epochs=1, decay_epochs=1)
+CARTOONS, PHOTOS = scenes(4, seed=0, side=36), scenes(3, seed=100, side=36, kind="photo")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    c, r = scenes(4, seed=0, side=36), scenes(3, seed=100, side=36, kind="photo")
     path = tmp_path_factory.mktemp("patchwise") / "run"
-    return Trainer(SMALL, c, r, path, val=(c, r), evaluate_every=1, extractor="simple", progress=False).fit()
+    return Trainer(SMALL, CARTOONS, PHOTOS, path, samples=3, progress=False).fit()
 
 
 def test_samples_have_the_columns_that_exist(run):
@@ -26,15 +26,15 @@ def test_samples_have_the_columns_that_exist(run):
     samples = run.samples()
     assert tuple(samples) == ONE_WAY_COLUMNS
     assert {x.shape for x in samples.values()} == {(3, 32, 32, 3)}
-    assert len(run.history) == 2 and run.best in (1, 2)
+    assert len(run.history) == 2
 
 
 def test_epoch_stepper_shows_it(run):
     "Its translations; a column that it has not is refused where it is asked for"
     stepper = EpochStepper(run)
-    with pytest.raises(ValueError, match="to_cartoon"):
-        EpochStepper(run, "to_cartoon")
     assert stepper.picture("input")[:2] == stepper.picture("0/1")[:2] == b"\xff\xd8"
+    with pytest.raises(RunError, match="the samples have cartoon, to_photo, photo"):
+        run.sample_bytes(column="to_cartoon")
 
 
 def test_weights_are_the_means_and_load_by_name(run, tmp_path):
@@ -54,16 +54,14 @@ def test_weights_are_the_means_and_load_by_name(run, tmp_path):
 def test_fine_tuning_begins_with_the_saved_weights(run, tmp_path):
     "From a weights file, where only the mean is, the trained generator starts there as well"
     save_weights(tmp_path / "own.safetensors", run.system(), torch.float32)
-    c, r = scenes(4, seed=0, side=36), scenes(3, seed=100, side=36, kind="photo")
-    more = Trainer(
-        SMALL.replace(lr=1e-9), c, r, tmp_path / "more", init_from=tmp_path / "own.safetensors", progress=False
-    )
+    slow, source = SMALL.replace(lr=1e-9), dict(init_from=tmp_path / "own.safetensors", progress=False)
+    more = Trainer(slow, CARTOONS, PHOTOS, tmp_path / "more", **source)
     more._step()
     for a, b in zip(more.system.G_r.parameters(), run.system().mean_r.parameters()):
         assert torch.allclose(a, b, atol=1e-7)  # Adam's first step is as long as the rate
     wider = SMALL.replace(width=8)
     with pytest.raises(RunError, match="do not fit"):
-        Trainer(wider, c, r, tmp_path / "wider", init_from=tmp_path / "own.safetensors", progress=False)
+        Trainer(wider, CARTOONS, PHOTOS, tmp_path / "wider", **source)
 
 
 def test_batch_is_the_mean_of_its_samples():

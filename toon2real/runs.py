@@ -424,9 +424,10 @@ def sample_bytes(
     quality: int = 92,  # of the JPEG
 ) -> bytes:
     "One column of an epoch's sheet, its pictures side by side, as JPEG"
-    if column not in SAMPLE_COLUMNS:
-        raise RunError(f"column={column!r}, but the samples have {', '.join(SAMPLE_COLUMNS)}")
-    return jpeg_bytes(np.concatenate(list(self.samples(epoch)[column]), axis=1), quality)
+    samples = self.samples(epoch)
+    if column not in samples:
+        raise RunError(f"column={column!r}, but the samples have {', '.join(samples)}")
+    return jpeg_bytes(np.concatenate(list(samples[column]), axis=1), quality)
 
 
 def data_uri(jpeg: bytes) -> str:
