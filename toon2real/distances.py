@@ -61,11 +61,11 @@ def _factor(cov: torch.Tensor) -> torch.Tensor:
     return (vectors[:, keep] * values[keep].sqrt()).T
 
 
-def _trace_of_root(f1: torch.Tensor, f2: torch.Tensor) -> torch.Tensor:
-    "Trace of (C1 C2)^(1/2) for C = F.T @ F"
-    if not (len(f1) and len(f2)):
-        return f1.new_zeros(())
-    return torch.linalg.svdvals(f1 @ f2.T).sum()
+def _squared_distance(a, b) -> float:
+    "Of two sets, each given by its mean, the trace of its covariance, and a factor of that"
+    (mean1, trace1, factor1), (mean2, trace2, factor2) = a, b
+    trace_of_root = torch.linalg.svdvals(factor1 @ factor2.T).sum()
+    return max(float((mean1 - mean2).square().sum() + trace1 + trace2 - 2 * trace_of_root), 0.0)
 
 # %% ../nbs/17_distances.ipynb #0f8b632f
 def frechet_distance(
@@ -82,18 +82,17 @@ def frechet_distance(
         if o.shape != shape:
             why = f"mu1 has {D} dimensions: both sets need features of one extractor"
             raise ValueError(f"{name} has shape {tuple(o.shape)} but {why}")
-    root = _trace_of_root(_factor(cov1), _factor(cov2))
-    return max(float((mu1 - mu2).square().sum() + cov1.trace() + cov2.trace() - 2 * root), 0.0)
+    return _squared_distance((mu1, cov1.trace(), _factor(cov1)), (mu2, cov2.trace(), _factor(cov2)))
 
 # %% ../nbs/17_distances.ipynb #24ad1b38
 def _centred(x: torch.Tensor):
     "Mean, trace of the covariance, and a factor of the covariance"
-    mu = x.mean(0)
-    factor = (x - mu) / math.sqrt(len(x) - 1)
+    mean = x.mean(0)
+    factor = (x - mean) / math.sqrt(len(x) - 1)
     trace = factor.square().sum()
     if len(factor) > factor.shape[1]:
         factor = torch.linalg.qr(factor, mode="r").R
-    return mu, trace, factor
+    return mean, trace, factor
 
 # %% ../nbs/17_distances.ipynb #1a5a06ce
 def frechet_features(
@@ -102,9 +101,7 @@ def frechet_features(
 ) -> float:
     "Frechet distance straight from features, covariances divided by N - 1. Exact for any N, also N < D."
     x, y = _pair(x, y)
-    mu1, trace1, f1 = _centred(x)
-    mu2, trace2, f2 = _centred(y)
-    return max(float((mu1 - mu2).square().sum() + trace1 + trace2 - 2 * _trace_of_root(f1, f2)), 0.0)
+    return _squared_distance(_centred(x), _centred(y))
 
 # %% ../nbs/17_distances.ipynb #83b3ace0
 class FeatureStats(NamedTuple):
@@ -136,10 +133,7 @@ class FeatureStats(NamedTuple):
 def statistics(x) -> FeatureStats:
     "Mean and covariance of N x D features, in float64"
     x = _rows(x)
-    mu = x.mean(0)
-    centred = x - mu
-    cov = centred.T @ centred / (len(x) - 1)
-    return FeatureStats(mu.cpu().numpy(), cov.cpu().numpy(), len(x))
+    return FeatureStats(x.mean(0).cpu().numpy(), torch.cov(x.T).cpu().numpy().reshape(x.shape[1], -1), len(x))
 
 # %% ../nbs/17_distances.ipynb #3d624bfe
 def _kernel_sums(x: torch.Tensor, y: torch.Tensor):

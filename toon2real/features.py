@@ -453,9 +453,7 @@ def _channels_last(images):
         forms = "N x H x W x 3 (uint8) or N x 3 x H x W is"
         raise ImageError(f"an array of shape {tuple(images.shape)} is no set of images: {forms}")
     if images.dtype in (torch.uint8, np.uint8):
-        if images.shape[-1] == 3:
-            return images
-        return np.moveaxis(images, 1, -1) if isinstance(images, np.ndarray) else images.movedim(1, -1)
+        return images if images.shape[-1] == 3 else images.swapaxes(1, 2).swapaxes(2, 3)
     images = torch.as_tensor(images).detach()
     if not images.is_floating_point():
         raise ImageError(f"{images.dtype} images: uint8, or floats in [-1, 1], are wanted")
