@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import traitlets as T
 
+from . import demo
 from .experiment import TITLES, Comparison, colour
 from .live import PictureWidget, static
 from .images import ImageError, jpeg_bytes, list_images, open_image, png_bytes, to_pil, write_atomic
@@ -127,7 +128,7 @@ class Translation:
 def _translations(systems) -> list[Translation]:
     "Systems in any form that `CompareSystems` takes"
     if systems is None:
-        systems = list(TITLES)
+        systems = demo.NAMES
     if isinstance(systems, Comparison):
         runs = systems.runs
         return [Translation(systems.label(run), systems.group(run).colour, Translator.load(run)) for run in runs]
