@@ -10,6 +10,7 @@ __all__ = ['MARGIN', 'Direction', 'mirror_index', 'channel_affine', 'Norms', 'ti
            'translate_command']
 
 # %% ../nbs/20_translate.ipynb #394144b9
+import errno
 import io
 import math
 import os
@@ -42,6 +43,8 @@ from toon2real.images import (
     check_tensor,
     list_images,
     open_image,
+    open_regular,
+    printable,
     resize,
     to_pil,
     to_tensor,
@@ -369,10 +372,11 @@ class OneWay(System):
 def load_reference(path: Path) -> System:
     "The generator in a `.pth` of the public CycleGAN reference (`latest_net_G_A.pth`, say); RunError if it is none"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        why = f"{path} is not a plain file of weights, and it was not executed ({str(e).splitlines()[0]})"
-        raise RunError(f"{why}: ask for a state dict, or for safetensors") from None
+        with open_regular(path) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        why = f"{path} is not a plain file of weights: it is a pickle that asks for code, which was not executed"
+        raise RunError(f"{why}. Ask for a state dict, or for safetensors") from None
     except Exception as e:  # broken archives raise almost anything
         raise RunError(f"{path} is not a readable .pth file ({type(e).__name__}: {e})") from e
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -405,7 +409,7 @@ def find_weights(source) -> Path:
     if home:
         looked += [Path(home) / f"{source}{suffix}" for suffix in ("", ".safetensors", ".pth")]
     for path in looked:
-        if path.exists():
+        if os.path.exists(path):
             return path
     places = ", ".join(map(str, looked))
     raise RunError(f"{source}: no such run or weights file. Looked for {places}; {_weights_hint(home)}")
@@ -459,7 +463,10 @@ def save_image(image: Image.Image, path: Path):
     if kind in ("JPEG", "BMP"):
         image = to_pil(image)
     data = io.BytesIO()
-    image.save(data, kind, **options)
+    try:
+        image.save(data, kind, **options)
+    except (OSError, ValueError) as e:
+        raise TranslateError(f"{path}: {image.width} x {image.height} pixels are no {kind} ({e}): try .png") from e
     write_atomic(path, data.getvalue())
 
 # %% ../nbs/20_translate.ipynb #bad31e41
@@ -470,10 +477,14 @@ class FolderReport:
     done: int = 0  # translated
     kept: int = 0  # were there already
     skipped: list[tuple[Path, str]] = field(default_factory=list)  # could not be translated, and why
+    partial: list[tuple[Path, str]] = field(default_factory=list)  # translated as far as they could be read
 
     def __str__(self):
         counts = f"{self.done} translated, {self.kept} kept as they were, {len(self.skipped)} skipped"
-        reasons = [f"  {why}" if str(file) in why else f"  {file}: {why}" for file, why in self.skipped]
+        if self.partial:
+            counts += f", {len(self.partial)} of the translated not whole"
+        told = self.skipped + self.partial
+        reasons = [f"  {printable(why if str(file) in why else f'{file}: {why}')}" for file, why in told]
         return "\n".join([counts + ":" * bool(reasons), *reasons])
 
     __repr__ = __str__
@@ -495,9 +506,11 @@ def _plan(pairs: Iterable[tuple[Path, Path]], overwrite: bool, report: FolderRep
             report.skipped.append((file, f"its result {result} is also that of {taken[result]}: rename one of them"))
             continue
         taken[result] = file
-        if not result.exists():
+        if not os.path.exists(result):
             todo.append((file, result))
-        elif file.exists() and result.samefile(file):
+        elif not os.path.isfile(result):
+            report.skipped.append((file, f"its result {result} is a folder or a device: choose another place"))
+        elif os.path.exists(file) and result.samefile(file):
             report.skipped.append((file, f"{result} is the input itself: choose another place for the result"))
         elif overwrite:
             todo.append((file, result))
@@ -517,12 +530,17 @@ def _ahead(pool: ThreadPoolExecutor, function, items: Iterable, most: int) -> It
         yield waiting.popleft().result()
 
 
-def _read(pair: tuple[Path, Path]) -> tuple:
-    "(file, result, picture, transparency); the picture is an `ImageError` where it cannot be read"
+def _save(item: tuple) -> tuple[Path, str] | None:
+    "Write (picture, transparency, file, result); returns the file and the reason if that cannot be"
+    image, alpha, file, result = item
+    if alpha is not None:
+        image.putalpha(resize(alpha, image.size, "squash"))
     try:
-        return *pair, *read_image(pair[0])
-    except ImageError as e:
-        return *pair, e, None
+        save_image(image, result)
+    except (TranslateError, WriteError) as e:
+        if getattr(e.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise  # the next one would fail as well
+        return file, str(e)
 
 # %% ../nbs/20_translate.ipynb #7d340a9c
 @patch
@@ -532,6 +550,16 @@ def _groups(self: Translator, items: Iterable[tuple]) -> Iterator[list[tuple]]:
         most = self.tile**2 // (width * height) if self.device.type == "cuda" else 1
         while batch := list(islice(group, max(1, most))):
             yield batch
+
+
+@patch
+def _read(self: Translator, pair: tuple[Path, Path]) -> tuple:
+    "(picture, transparency, file, result); the picture is an `ImageError` where it cannot be read or resized"
+    try:
+        rgb, alpha = read_image(pair[0])
+        return rgb if self.side is None else resize(rgb, self.side), alpha, *pair
+    except ImageError as e:
+        return e, None, *pair
 
 
 @patch
@@ -546,38 +574,36 @@ def _translated(self: Translator, items: Iterable[tuple]) -> Iterator[tuple]:
 @patch
 def _pictures(self: Translator, todo: list, report: FolderReport, progress: bool, title: str = None):
     "Translate (file, result) pairs: other threads read and write while the network works"
-    bar = tqdm(total=len(todo), unit="image", desc=title, disable=not progress)
+    bar = tqdm(total=len(todo), unit="image", desc=title and printable(title), disable=not progress)
 
     def good(items):
-        for file, result, rgb, alpha in items:
-            if isinstance(rgb, ImageError):
-                report.skipped.append((file, str(rgb)))
+        for item in items:
+            if isinstance(item[0], ImageError):
+                report.skipped.append((item[2], str(item[0])))
                 bar.update()
             else:
-                yield rgb, alpha, result
-
-    def save(item):
-        image, alpha, result = item
-        if alpha is not None:
-            image.putalpha(resize(alpha, image.size, "squash"))
-        save_image(image, result)
+                yield item
 
     with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
-            for _ in _ahead(pool, save, self._translated(good(_ahead(pool, _read, todo, 8))), 4):
-                report.done += 1
+            pictures = good(_ahead(pool, self._read, todo, 8))
+            for failure in _ahead(pool, _save, self._translated(pictures), 4):
+                if failure:
+                    report.skipped.append(failure)
+                report.done += not failure
                 bar.update()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 # %% ../nbs/20_translate.ipynb #726a97cd
-def _files(source: Path, target: Path, suffix: str | None, recursive: bool, kinds: frozenset) -> list[tuple]:
-    "(file, its result) of a folder; what lies in `target` is no input"
-    if target.resolve() == source.resolve():
+def _files(source: Path, target: Path, suffix: str | None, recursive: bool, kinds: frozenset, skipped: list):
+    "(file, its result) of a folder; what lies in `target` is no input, what cannot be listed goes into `skipped`"
+    inside = os.path.realpath(target)
+    if inside == os.path.realpath(source):
         raise TranslateError(f"{target} is the folder of the images themselves: choose another one for the results")
-    inside = target.resolve()
-    files = [file for file in list_images(source, recursive, kinds) if inside not in file.resolve().parents]
+    files = list_images(source, recursive, kinds, skipped)
+    files = [file for file in files if Path(inside) not in Path(os.path.realpath(file)).parents]
     return [(file, _result(target / file.relative_to(source), suffix)) for file in files]
 
 
@@ -599,9 +625,9 @@ def folder(
     "Translate the images of a folder. `ImageError` if there are none; `TranslateError` if `dst` is `src`"
     src, dst, report = Path(src), Path(dst), FolderReport()
     _check_suffix(suffix)
-    if dst.exists() and not dst.is_dir():
+    if os.path.exists(dst) and not os.path.isdir(dst):
         raise TranslateError(f"{dst} is a file: choose a folder for the results")
-    pairs = _files(src, dst, suffix, recursive, IMAGE_SUFFIXES)
+    pairs = _files(src, dst, suffix, recursive, IMAGE_SUFFIXES, report.skipped)
     self._pictures(_plan(pairs, overwrite, report), report, progress, src.name)
     return report
 
@@ -614,14 +640,19 @@ class VideoReport:
     damaged: int = 0  # pieces that could not be decoded, which are left out
     missing: int = 0  # frames that the header promises and the result does not have
     sound: str = "none"  # "none", "copied", "encoded as AAC" or "left out"
+    problems: tuple[str, ...] = ()  # what was wrong
 
-    def _warn(self, src: Path, dst: Path):
-        "Say what is not as it was"
+    @property
+    def lack(self) -> str:
+        "What is not as it was, in a line; empty if all is"
+        said = []
         if self.damaged or self.missing:
             counts = f"{self.damaged} pieces could not be decoded properly, {self.missing} frames are missing"
-            warnings.warn(f"{src} is damaged: {self.frames} frames were translated, {counts}", stacklevel=3)
+            reasons = "; ".join(list(dict.fromkeys(self.problems))[:3])
+            said.append(f"is damaged: {self.frames} frames were translated, {counts} ({reasons})")
         if self.sound == "left out":
-            warnings.warn(f"{src}: its sound could not be brought over to {dst}", stacklevel=3)
+            said.append("has sound that could not be brought over")
+        return ", and ".join(said)
 
 # %% ../nbs/20_translate.ipynb #458e4dc1
 def _video_result(src: Path, dst: Path, overwrite: bool) -> Path:
@@ -656,40 +687,42 @@ def video(
         )
     problems = []
     frames = ((picture(frame, ratio), seconds) for _, seconds, frame in decode(src, problems=problems))
-    bar = tqdm(total=promised or None, unit="frame", desc=src.name, disable=not progress)
+    bar = tqdm(total=promised or None, unit="frame", desc=printable(src.name), disable=not progress)
     with bar, Writer(dst, rate, sound=src, crf=crf) as film:
         for image, seconds in self._translated(frames):
             film.add(image, seconds)
             bar.update()
         if not film.frames:
             raise FilmError(f"{src}: not one frame of it could be decoded: download or convert it again")
-    damaged = len(problems) + len(film.problems)
-    report = VideoReport(film.frames, damaged, max(0, promised - film.frames), film.sound)
-    report._warn(src, dst)
+    problems += film.problems
+    missing = max(0, promised - film.frames)
+    report = VideoReport(film.frames, len(problems), missing, film.sound, tuple(problems))
+    if report.lack:
+        warnings.warn(f"{src} {report.lack}", stacklevel=2)
     return report
 
 # %% ../nbs/20_translate.ipynb #9de587c9
 def _is_named(inputs: list[Path], out: Path) -> bool:
     "Whether `out` is the name of the one result, not a folder"
-    one_file = len(inputs) == 1 and not inputs[0].is_dir()
-    return one_file and out.suffix.lower() in _SAVE.keys() | CONTAINERS.keys() and not out.is_dir()
+    one_file = len(inputs) == 1 and not os.path.isdir(inputs[0])
+    return one_file and out.suffix.lower() in _SAVE.keys() | CONTAINERS.keys() and not os.path.isdir(out)
 
 
 def _pairs(inputs: list[Path], out: Path, suffix: str | None, recursive: bool, report: FolderReport) -> list[tuple]:
     "(file, its result) of all inputs; the results lie below `out`, whatever the inputs are called"
     if _is_named(inputs, out):
         return [(inputs[0], out)]
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not os.path.isdir(out):
         raise TranslateError(f"{out} is a file: name a folder for the results of {len(inputs)} inputs")
     pairs = []
     for given in inputs:
         place = out / Path(os.path.abspath(given)).name  # `..` has a name too
-        if not given.is_dir():
+        if not os.path.isdir(given):
             pairs.append((given, _result(place, suffix)))
             continue
         place = place if len(inputs) > 1 else out
         try:
-            pairs += _files(given, place, suffix, recursive, IMAGE_SUFFIXES | FILM_SUFFIXES)
+            pairs += _files(given, place, suffix, recursive, IMAGE_SUFFIXES | FILM_SUFFIXES, report.skipped)
         except ImageError as e:
             report.skipped.append((given, str(e)))
     return pairs
@@ -739,8 +772,9 @@ def translate_command(
     translator._pictures([pair for pair in todo if pair not in films], report, progress)
     for file, result in films:
         try:
-            translator.video(file, result, overwrite, progress=progress)
+            lack = translator.video(file, result, overwrite, progress=progress).lack
             report.done += 1
-        except (FilmError, TranslateError, WriteError) as e:
+            report.partial += [(file, lack)] * bool(lack)
+        except (ValueError, OSError) as e:  # each says what it is of
             report.skipped.append((file, str(e)))
     return report
