@@ -2,9 +2,12 @@
 
 import importlib
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import warnings
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
@@ -130,7 +133,13 @@ def _trainer(train, command: list[str]):
         return Trainer.resume(train.resume, train.cartoon, train.photo, val, device=train.device)
     if not (train.cartoon and train.photo):
         raise ValueError("which pictures? Give --cartoon FOLDER and --photo FOLDER, or --resume RUN")
-    run = train.run or Path("runs") / train.recipe.name
+    recipe, name = train.recipe, train.recipe.name
+    if train.until is not None and not 1 <= train.until <= recipe.total_epochs:
+        schedule = f"the schedule has 1 to {recipe.total_epochs}: change --epochs and --decay-epochs"
+        raise ValueError(f"--until {train.until}, but {schedule}")
+    if not train.run and Path(name).name != name:
+        raise ValueError(f"--name {name!r} names no folder in runs/: name one with --run, or choose another name")
+    run = train.run or Path("runs") / name
     options = dict(val=val, device=train.device, init_from=train.init_from, **asdict(train.options))
     trainer = Trainer(train.recipe, train.cartoon, train.photo, run, **options)
     trainer.run.update(command=command)
@@ -291,8 +300,9 @@ def translate_function():
     def translate(*args, **kwargs):
         made = translate_command(*args, **kwargs)
         print(made)
-        if made.skipped and not (made.done or made.kept):
-            raise ValueError("nothing was translated")
+        if made.skipped or made.partial:
+            lacking = len(made.skipped), len(made.partial)
+            raise ValueError("{} inputs have no result, {} not a whole one: see above".format(*lacking))
 
     return translate
 
@@ -309,7 +319,46 @@ def _run(name: str, args: list[str]):
 
 
 def _complain(message):
-    print(f"toon2real: {message}", file=sys.stderr)
+    "One line on stderr, whatever is in the message"
+    from toon2real.images import printable
+
+    print(f"toon2real: {printable(message)}", file=sys.stderr)
+
+
+def _reason(error: Exception) -> str:
+    "What an error says; one of the system's gets a remedy"
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    return f"{error}: check the path, its permissions and the free space, or choose another place"
+
+
+def _refuse_empty(args: list[str]):
+    "An empty word would mean the working folder, but for texts, which may be empty"
+    words = [part for word in args for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for before, word in zip(["an argument", *words], words):
+        if not word and before not in ("--licence", "--author", "--link", "--contact"):
+            raise ValueError(f"nothing is given for {before}: name it, or leave it out")
+
+
+def _end(number, frame):
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def _on_a_terminal():
+    "Letters that it does not know are spelled out; a termination cleans up as an error does"
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    old = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))
+        old = {n: signal.signal(n, _end) for n in numbers if n and signal.getsignal(n) is signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, before in old.items():
+            signal.signal(number, before)
 
 
 def main(argv=None) -> int:
@@ -326,12 +375,14 @@ def main(argv=None) -> int:
         return 2
     warnings.showwarning = lambda message, *_: _complain(f"warning: {message}")
     try:
-        _run(name, args)
+        _refuse_empty(args)
+        with _on_a_terminal():
+            _run(name, args)
     except KeyboardInterrupt as e:
         _complain(e if e.args else "interrupted")
         return 130
     except (ValueError, OSError, RuntimeError) as e:
-        _complain(e)
+        _complain(_reason(e))
         return 1
     return 0
 

@@ -9,7 +9,9 @@ __all__ = ['SHIPPED', 'RunError', 'save_weights', 'read_about', 'load_weights', 
 
 # %% ../nbs/16_runs.ipynb #4313be0d
 import hashlib
+import io
 import json
+import math
 import platform
 import re
 import shlex
@@ -31,10 +33,20 @@ from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from . import __version__
-from .images import jpeg_bytes, open_image, png_bytes, to_tensor, to_uint8, write_atomic
-from .system import Recipe, System, load_system_state, recipe_from_dict, recipe_to_dict, system_state
+from toon2real.images import (
+    WriteError,
+    jpeg_bytes,
+    open_image,
+    open_regular,
+    png_bytes,
+    to_tensor,
+    to_uint8,
+    write_atomic,
+)
+from .system import Recipe, System, below, load_system_state, recipe_from_dict, recipe_to_dict, system_state
 
 # %% ../nbs/16_runs.ipynb #42babf17
 class RunError(ValueError):
@@ -47,6 +59,16 @@ def _render_traceback_(self: RunError) -> list[str]:
     return [f"{type(self).__name__}: {self}"]
 
 # %% ../nbs/16_runs.ipynb #9876e74b
+def _digest(about: dict, tensors: dict | None = None) -> str:
+    "SHA-256 of what a file says of itself, but for this number, and of its tensors"
+    rest = {key: value for key, value in about.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name, value in sorted((tensors or {}).items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def _pack(tensors: dict, recipe: Recipe, dtype: torch.dtype = None, **about) -> bytes:
     "Tensors (floats as `dtype`, if given), a recipe and whatever `about` says, as the bytes of a safetensors file"
     kept = {}
@@ -54,6 +76,7 @@ def _pack(tensors: dict, recipe: Recipe, dtype: torch.dtype = None, **about) -> 
         kind = dtype if value.is_floating_point() else None
         kept[name] = value.detach().to("cpu", kind, copy=True).contiguous()
     about = {"recipe": recipe_to_dict(recipe), "version": __version__, **about}
+    about["sha256"] = _digest(about, kept)
     return save_tensors(kept, {"toon2real": json.dumps(about)})
 
 # %% ../nbs/16_runs.ipynb #68c07e40
@@ -72,18 +95,39 @@ def save_weights(
     write_atomic(path, _pack(tensors, system.recipe, dtype, **about))
 
 # %% ../nbs/16_runs.ipynb #38e7e995
+def _header(path: Path) -> tuple[dict, dict]:
+    "Metadata and {name: shape} of a safetensors file, whose tensors are not read"
+    try:
+        open_regular(path, math.inf).close()  # a pipe would be waited for
+        with safetensors.safe_open(path, "pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
+            return file.metadata() or {}, shapes
+    except FileNotFoundError as e:
+        raise RunError(f"{path} does not exist") from e
+    except (OSError, ValueError, safetensors.SafetensorError) as e:
+        raise RunError(f"{path} is not a readable safetensors file ({e}): copy or download it again") from e
+
+
 def read_about(path: Path) -> dict:
     "What a weights or checkpoint file says of itself, without reading its tensors"
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        return json.loads(metadata["toon2real"])
-    except FileNotFoundError as e:
-        raise RunError(f"{path} does not exist") from e
-    except KeyError as e:
-        raise RunError(f"{path} holds no recipe: it was not written by toon2real") from e
-    except (OSError, ValueError, safetensors.SafetensorError) as e:
-        raise RunError(f"{path} is not a readable safetensors file ({e})") from e
+        about = json.loads(_header(path)[0].get("toon2real", "null"))
+    except (ValueError, RecursionError) as e:
+        if isinstance(e, RunError):
+            raise
+        raise RunError(f"{path} is damaged ({e}): copy or download it again") from e
+    if not isinstance(about, dict) or not isinstance(about.get("recipe"), dict):
+        raise RunError(f"{path} holds no recipe: it was not written by toon2real")
+    return about
+
+
+def _tensors(path: Path, about: dict) -> dict:
+    "The tensors of a file that says `about` of itself; RunError if a bit of either is not as it was written"
+    with open_regular(path, math.inf) as file:
+        tensors = load_tensors(file.read())
+    if about.get("sha256") not in (None, _digest(about, tensors)):
+        raise RunError(f"{path} is damaged: its checksum does not match. Copy it again, or take another epoch")
+    return tensors
 
 # %% ../nbs/16_runs.ipynb #831a9921
 def _one_way(path: Path) -> Callable:
@@ -97,21 +141,54 @@ def _one_way(path: Path) -> Callable:
     return to_cartoon
 
 # %% ../nbs/16_runs.ipynb #1dc3317c
+@contextmanager
+def _at_most(numbers: int):
+    "Networks that are built in this block may have so many parameters: more is an error before memory is taken"
+    left = numbers
+
+    def count(module, name, parameter):
+        nonlocal left
+        left -= 0 if parameter is None else parameter.numel()
+        if left < 0:
+            raise ValueError("the recipe asks for networks that are many times as large")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _built(recipe: dict, shapes: dict) -> tuple[System, tuple[str, ...]]:
+    "The system of a recipe, and which of its modules have these weights; ValueError where they do not fit"
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    with _at_most(20 * numbers + 1_000_000):  # fresh discriminators may have many times what one small generator has
+        system = recipe_from_dict(recipe).build()
+    kept = {name.split(".")[0] for name in shapes}
+    modules = system.to_photo_modules if kept == set(system.to_photo_modules) else system.generators
+    own_shapes = {name: list(value.shape) for name, value in system.state_dict().items()}
+    if strange := shapes.keys() - own_shapes.keys():
+        raise ValueError(f"{min(strange)} has no place in it")
+    for name, own in own_shapes.items():
+        given = shapes.get(name)
+        if name.split(".")[0] in modules and own != given:
+            raise ValueError(f"{name} has the shape {given}, the recipe says {own}")
+    return system, modules
+
+# %% ../nbs/16_runs.ipynb #77c8e730
 def load_weights(path: Path, device="cpu") -> System:
     "The system of a weights file, in float32, ready to translate (its discriminators are fresh)"
-    about = read_about(path)
+    about, (_, shapes) = read_about(path), _header(path)
     try:
-        system = recipe_from_dict(about["recipe"]).build()
-        tensors = load_tensors(Path(path).read_bytes())
-        kept = {name.split(".")[0] for name in tensors}
-        one_way = kept == set(system.to_photo_modules)
-        for module in system.to_photo_modules if one_way else system.generators:
-            prefix = f"{module}."
-            state = {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
-            getattr(system, module).load_state_dict(state)
+        system, modules = _built(about["recipe"], shapes)
+        tensors = _tensors(path, about)
+        for module in modules:
+            getattr(system, module).load_state_dict({k: v.float() for k, v in below(f"{module}.", tensors).items()})
+    except RunError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
         raise RunError(f"{path}: its weights do not fit its recipe ({e})") from e
-    if one_way and kept != set(system.generators):
+    if set(modules) != set(system.generators):
         system.to_cartoon, system.two_way = _one_way(path), False
     return system.to(device).eval()
 
@@ -151,28 +228,58 @@ def environment(device="cpu") -> dict:
 # %% ../nbs/16_runs.ipynb #8437a758
 SHIPPED = Path(str(files("toon2real"))) / "shipped"
 
+# %% ../nbs/16_runs.ipynb #ec80d229
+_KINDS = {"recipe": dict, "options": dict, "data": dict, "judge": dict, "environment": dict, "until": int}
+_PARTS = {
+    "judge": ("metric", "n", "seed", "extractor", "available", "images", "untranslated"),
+    "environment": ("torch", "device", "threads"),
+}
+
+
+def _check_about(about):
+    "ValueError unless `about` is what a run.json may say"
+    if not isinstance(about, dict) or "recipe" not in about:
+        raise ValueError("it says nothing of a recipe")
+    for name, kind in _KINDS.items():
+        if not isinstance(about.get(name, kind()), kind):
+            raise ValueError(f"{name} is {about[name]!r}, which is no {kind.__name__}")
+    parts = [(name, about[name], names) for name, names in _PARTS.items() if about.get(name)]
+    parts += [(name, domain, ("source", "images", "hash")) for name, domain in about.get("data", {}).items()]
+    for name, part, names in parts:
+        missing = [key for key in names if not isinstance(part, dict) or key not in part]
+        if missing:
+            raise ValueError(f"{name} lacks {', '.join(missing)}")
+
 # %% ../nbs/16_runs.ipynb #119e4cc0
 class Run:
     "A training on disk, for reading (`Run(path)`) and, by the trainer, for writing (`Run.create`)"
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        about = self.path / "run.json"
+        file = self.path / "run.json"
         try:
-            self.about = json.loads(about.read_text(encoding="utf-8"))
+            with open_regular(file) as f:
+                self.about = json.load(f)
+            _check_about(self.about)
         except FileNotFoundError:
             raise RunError(f"{self.path} is not a run: it has no run.json") from None
-        except ValueError as e:
-            raise RunError(f"{about} is damaged ({e})") from e
+        except (OSError, ValueError, RecursionError) as e:
+            raise RunError(f"{file} is damaged ({e}): bring back a copy of it") from e
+        if self.about.pop("sha256", None) not in (None, _digest(self.about)):
+            warnings.warn(f"{file} was changed after the training wrote it: what it says may be wrong", stacklevel=2)
 
     def update(self, **about):
         "Change what run.json says"
         self.about |= about
-        write_atomic(self.path / "run.json", json.dumps(self.about, indent=2, ensure_ascii=False).encode())
+        told = self.about | {"sha256": _digest(self.about)}
+        write_atomic(self.path / "run.json", json.dumps(told, indent=2, ensure_ascii=False).encode())
 
     @property
     def recipe(self) -> Recipe:
-        return recipe_from_dict(self.about["recipe"])
+        try:
+            return recipe_from_dict(self.about["recipe"])
+        except (TypeError, ValueError) as e:
+            raise RunError(f"{self.path / 'run.json'}: {e}") from e
 
     @property
     def name(self) -> str:
@@ -181,24 +288,6 @@ class Run:
     def __repr__(self):
         until = self.about.get("until", self.recipe.total_epochs)
         return f"Run({str(self.path)!r}): {self.recipe.name}, {len(self.history)} of {until} epochs"
-
-# %% ../nbs/16_runs.ipynb #bc951747
-@patch(cls_method=True)
-def create(cls: Run, path: Path, recipe: Recipe, system: System = None, **about) -> Run:
-    "A new run, with a checkpoint of where `system` starts; RunError if there is one already"
-    run = cls.__new__(cls)
-    run.path = path = Path(path)
-    if (path / "run.json").exists():
-        resume = f"Trainer.resume({str(path)!r})"
-        raise RunError(f"{path} already holds a run: continue it with {resume}, or choose another name")
-    started = {"checkpoints", ".lock"}  # what a kill leaves before run.json is there
-    if path.exists() and not (path.is_dir() and {p.name for p in path.iterdir()} <= started):
-        raise RunError(f"{path} exists and is not a run: choose another name")
-    if system is not None:
-        run.save_checkpoint(system, 0)
-    run.about = {"format": 1, "recipe": recipe_to_dict(recipe), "created": time.strftime("%Y-%m-%d %H:%M:%S")}
-    run.update(**about)
-    return cls(path)
 
 # %% ../nbs/16_runs.ipynb #8fb21e20
 @patch
@@ -211,6 +300,8 @@ def locked(self: Run):
     except Timeout:
         message = f"{self.path} is being trained or judged by another process: wait for it, or choose another name"
         raise RunError(message) from None
+    except OSError as e:
+        raise WriteError(f"{self.path} cannot be written ({e}): free some space, or choose another folder") from e
     with held:
         yield self
 
@@ -225,8 +316,41 @@ def running(self: Run) -> bool:
             return False
     except RunError:
         return True
-    except OSError:  # nobody may write to this folder: it is a run that came with the library
+    except WriteError:  # nobody may write to this folder: it is a run that came with the library
         return False
+
+# %% ../nbs/16_runs.ipynb #bc951747
+@patch(cls_method=True)
+def create(cls: Run, path: Path, recipe: Recipe, system: System = None, **about) -> Run:
+    "A new run, with a checkpoint of where `system` starts; RunError if there is one already"
+    run = cls.__new__(cls)
+    run.path = path = Path(path)
+    _refuse_taken(path)
+    with run.locked():
+        _refuse_taken(path)  # another process may have been quicker
+        if system is not None:
+            run._write_checkpoint(system, 0)
+        run.about = {"format": 1, "recipe": recipe_to_dict(recipe), "created": time.strftime("%Y-%m-%d %H:%M:%S")}
+        run.update(**about)
+    return cls(path)
+
+
+def _refuse_taken(path: Path):
+    "RunError if a folder holds a run, or anything but what a kill in the middle of `create` leaves"
+    if (path / "run.json").exists():
+        resume = f"Trainer.resume({str(path)!r})"
+        raise RunError(f"{path} already holds a run: continue it with {resume}, or choose another name")
+    started = {"checkpoints", ".lock", "step-00000000.safetensors"}
+    left = [part.name for part in path.rglob("*")] if path.is_dir() else []
+    if path.exists() and not (path.is_dir() and all(name in started or name.endswith(".tmp") for name in left)):
+        raise RunError(f"{path} exists and is not a run: choose another name")
+
+
+@patch
+def check_there(self: Run):
+    "RunError if the run was taken away from under its training"
+    if not (self.path / "run.json").exists():
+        raise RunError(f"{self.path} was removed or renamed while it was trained: bring it back, and resume it")
 
 # %% ../nbs/16_runs.ipynb #66203e48
 @patch
@@ -281,18 +405,56 @@ def how_to_go_on(self: Run) -> str:
     held = ", val=(val_cartoon, val_photo)" if "val_cartoon" in data else ""
     return f"Trainer.resume({path!r}, cartoon, photo{held}).fit(), with the arrays that it was begun with"
 
+# %% ../nbs/16_runs.ipynb #191ba222
+def _ranges(numbers: list[int]) -> str:
+    "1, 2, 3, 7 as '1-3, 7'"
+    ranges = []
+    for n in numbers:
+        if ranges and n == ranges[-1][1] + 1:
+            ranges[-1][1] = n
+        else:
+            ranges.append([n, n])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges) or "none"
+
 # %% ../nbs/16_runs.ipynb #7192874e
 @patch(as_prop=True)
 def history(self: Run) -> pd.DataFrame:
     "One row an epoch: step, pairs seen, seconds, rate, the mean of each loss term, metrics where they were computed"
     file = self.path / "history.csv"
-    return pd.read_csv(file) if file.exists() else pd.DataFrame({"epoch": pd.Series(dtype=int)})
+    if not file.exists():
+        return pd.DataFrame({"epoch": pd.Series(dtype=int)})
+    try:
+        with open_regular(file) as f:
+            data = f.read()
+        rows = pd.read_csv(io.BytesIO(data))
+        rows.epoch.astype("int64")  # raises if somebody's spreadsheet has made text of it
+    except (OSError, ValueError, AttributeError) as e:
+        raise RunError(f"{file} is damaged ({e}): bring back a copy of it, or remove it") from e
+    self._same_history(data, rows)
+    return rows
+
+
+@patch
+def _same_history(self: Run, data: bytes, rows: pd.DataFrame):
+    "A warning if history.csv is not as the training wrote it"
+    written = self.path / "history.sha256"
+    lines = written.read_text("utf-8", "replace").splitlines() if written.exists() else []
+    if not lines or any(line.startswith(hashlib.sha256(data).hexdigest()) for line in lines):
+        return
+    epochs = lines[-1].partition(" ")[2]
+    what = f"it was written with the epochs {epochs} and has {_ranges(rows.epoch.tolist())}"
+    warnings.warn(f"{self.path / 'history.csv'} was changed after the training wrote it: {what}", stacklevel=3)
 
 
 @patch
 def _write_history(self: Run, rows: pd.DataFrame):
-    "Replace the history"
-    write_atomic(self.path / "history.csv", rows.to_csv(index=False).encode())
+    "Replace the history; its checksum is written first, below the one before it: after a kill one of them fits"
+    self.check_there()
+    data, written = rows.to_csv(index=False).encode(), self.path / "history.sha256"
+    before = written.read_text("utf-8", "replace").splitlines()[-1:] if written.exists() else []
+    lines = [*before, f"{hashlib.sha256(data).hexdigest()} {_ranges(rows.epoch.tolist())}"]
+    write_atomic(written, "\n".join(lines).encode())
+    write_atomic(self.path / "history.csv", data)
 
 # %% ../nbs/16_runs.ipynb #e2f36257
 @patch
@@ -380,17 +542,6 @@ def _numbers(folder: Path, pattern: str) -> list[int]:
     "The numbers in the names of a folder's files, ascending"
     matches = (re.fullmatch(pattern, path.name) for path in folder.glob("*"))
     return sorted(int(match[1]) for match in matches if match)
-
-# %% ../nbs/16_runs.ipynb #191ba222
-def _ranges(numbers: list[int]) -> str:
-    "1, 2, 3, 7 as '1-3, 7'"
-    ranges = []
-    for n in numbers:
-        if ranges and n == ranges[-1][1] + 1:
-            ranges[-1][1] = n
-        else:
-            ranges.append([n, n])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges) or "none"
 
 # %% ../nbs/16_runs.ipynb #d2bf89c4
 @patch
@@ -513,16 +664,18 @@ def checkpoint_steps(self: Run) -> list[int]:
 @patch
 def save_checkpoint(self: Run, system: System, step: int, **loop: torch.Tensor):
     "All that step `step` (counted from 0) depends on; only the newest two up to it are kept"
-    state = system_state(system) | {f"loop/{name}": value for name, value in loop.items()}
-    data = _pack(state, system.recipe, step=step)
-    file = self._checkpoint(step)
-    write_atomic(file.with_suffix(".sha256"), f"{hashlib.sha256(data).hexdigest()}  {file.name}\n".encode())
-    write_atomic(file, data)
+    self.check_there()
+    self._write_checkpoint(system, step, **loop)
     steps = self.checkpoint_steps
     kept = [s for s in steps if s <= step][-2:]
     for old in set(steps) - set(kept):  # one after `step` was found damaged, and is about to be made again
         self._checkpoint(old).unlink()
-        self._checkpoint(old).with_suffix(".sha256").unlink(missing_ok=True)
+
+
+@patch
+def _write_checkpoint(self: Run, system: System, step: int, **loop: torch.Tensor):
+    state = system_state(system) | {f"loop/{name}": value for name, value in loop.items()}
+    write_atomic(self._checkpoint(step), _pack(state, system.recipe, step=step))
 
 # %% ../nbs/16_runs.ipynb #a2ddfa5d
 @patch
@@ -531,15 +684,27 @@ def load_checkpoint(self: Run) -> tuple[int, dict[str, torch.Tensor]]:
     for step in reversed(self.checkpoint_steps):
         file = self._checkpoint(step)
         try:
-            data = file.read_bytes()
-            digest = file.with_suffix(".sha256").read_text().split()[0]
-            if hashlib.sha256(data).hexdigest() == digest:
-                return step, load_tensors(data)
-            problem = "its checksum does not match"
-        except (OSError, IndexError) as e:
-            problem = e
-        warnings.warn(f"checkpoint {file} is damaged ({problem}): using the one before it", stacklevel=2)
+            about = read_about(file)
+            tensors = _tensors(file, about)
+        except (RunError, OSError, safetensors.SafetensorError) as e:
+            warnings.warn(f"{e}. Using the checkpoint before it", stacklevel=2)
+            continue
+        self._same_recipe(recipe_from_dict(about["recipe"]))
+        return step, tensors
     raise RunError(f"{self.path} holds no sound checkpoint: start the training anew in another folder")
+
+
+@patch
+def _same_recipe(self: Run, recipe: Recipe):
+    "RunError if run.json says another recipe than a checkpoint of the run"
+    if recipe == self.recipe:
+        return
+    now, before = recipe_to_dict(self.recipe), recipe_to_dict(recipe)
+    changed = [f"{name}={now.get(name)!r}, not {value!r}" for name, value in before.items() if now.get(name) != value]
+    raise RunError(
+        f"{self.path / 'run.json'} was changed: it says {', '.join(changed)}, as its checkpoint was trained with. "
+        f"Put that back, or start a new run with init_from={str(self.path)!r}"
+    )
 
 # %% ../nbs/16_runs.ipynb #cfec3f55
 @patch

@@ -95,6 +95,17 @@ def _subclasses(cls: type):
         yield from _subclasses(child)
 
 
+def _check_kinds(cls: type, numbers: dict):
+    "ValueError for a number of another kind than its field's default"
+    kinds = {int: int, float: (int, float), str: str, tuple: (list, tuple)}
+    for field in dataclasses.fields(cls):
+        kind = kinds.get(type(field.default), object)
+        if field.name in numbers and not isinstance(numbers[field.name], kind):
+            raise ValueError(
+                f"{cls.__name__}: {field.name}={numbers[field.name]!r} is no {type(field.default).__name__}"
+            )
+
+
 def recipe_from_dict(d: dict) -> Recipe:
     "The inverse of `recipe_to_dict`; ValueError for an unknown class or field"
     if not isinstance(d, dict) or not isinstance(d.get("class"), str):
@@ -105,6 +116,7 @@ def recipe_from_dict(d: dict) -> Recipe:
     if unknown:
         other = "the file was written by another version of toon2real"
         raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}: {other}")
+    _check_kinds(cls, numbers)
     return cls(**numbers)
 
 # %% ../nbs/13_system.ipynb #146af5a0
