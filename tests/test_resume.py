@@ -16,7 +16,7 @@ from toon2real.patchwise import patchwise
 from toon2real.unit import unit
 from toon2real.runs import Run
 from toon2real.scenes import scenes
-from toon2real.training import Trainer
+from toon2real.training import Callback, Trainer
 
 work, mode, system = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 small = dict(width=8, blocks=1, epochs=2, decay_epochs=1)
@@ -24,6 +24,14 @@ presets = {"toon2real": toon2real.replace(pool=4), "unit": unit, "patchwise": pa
 k = presets[system].tiny(**small)
 n = 14 if mode == "random" else 3
 c, r = scenes(n, seed=0, side=72, kind="cartoon"), scenes(n - 1, seed=100, side=72, kind="photo")
+
+
+class Curious(Callback):
+    "Looks at the samples, and writes down where it is, after every step: more files to be killed in"
+
+    def losses(self, trainer):
+        trainer.look()
+        trainer.callbacks[0].pause = 0
 
 
 def train(path, die_at=None):
@@ -37,10 +45,11 @@ def train(path, die_at=None):
             replace(*a)
 
         os.replace = dying
+    curious = [] if path.name == "whole" else [Curious()]
     if (path / "run.json").exists():
-        t = Trainer.resume(path, c, r, progress=False)
+        t = Trainer.resume(path, c, r, progress=False, callbacks=curious)
     else:
-        t = Trainer(k, c, r, run=path, precision="float32", progress=False, save_minutes=0)
+        t = Trainer(k, c, r, run=path, precision="float32", progress=False, save_minutes=0, callbacks=curious)
     t.fit()
 
 
@@ -76,7 +85,7 @@ if mode == "random":
             break
         kills += 1
 else:
-    for die_at in range(0, 1000, 5):  # every fifth rename, each in a run of its own that is then resumed
+    for die_at in range(0, 1000, 7):  # every seventh rename, each in a run of its own that is then resumed
         path = work / f"cut{die_at}"
         code = end(child(path, die_at))
         if code == 0:
@@ -152,7 +161,7 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
         time.sleep(0.02)
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=120)
-    assert p.returncode == 130 and "Trainer.resume" in err, out + err
+    assert p.returncode == 130 and f"toon2real train --resume {tmp_path / 'run'}" in err, out + err
     run = Run(tmp_path / "run")
     assert 3 <= run.checkpoint_steps[-1] < 60
     assert subprocess.run([*command, "--resume", tmp_path / "run"], capture_output=True).returncode == 0

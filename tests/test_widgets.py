@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from toon2real.cyclegan import cartoon2real, toon2real
+from toon2real.runs import SAMPLE_COLUMNS, Run
 from toon2real.scenes import pairs
 from toon2real.training import Trainer
 
@@ -127,6 +128,7 @@ def test_compare_systems(lab, page, runs, tmp_path):
 
 STUDY = """
 from pathlib import Path
+from toon2real.runs import SAMPLE_COLUMNS, Run
 from toon2real.scenes import pairs
 from toon2real.widgets import HumanStudy, study_page
 flat, real = pairs(4, side=64)
@@ -162,3 +164,69 @@ def test_human_study(lab, page, tmp_path):
         page.get_by_role("button", name="Save my answers").click()
     given = json.loads(Path(download.value.path()).read_text())
     assert (given["participant"], len(given["answers"])) == ("Eve", 12)
+
+
+def long_run(folder: Path, epochs: int) -> Path:
+    "A run with a sheet and a row of the history for each of many epochs, as if it were still training"
+    recipe = toon2real.tiny(width=8, blocks=1, epochs=epochs, decay_epochs=0)
+    cartoons, photos = pairs(6, seed=5, side=64)
+    trainer = Trainer(recipe, cartoons, photos, run=folder, progress=False)
+    run = trainer.run
+    for epoch in range(epochs + 1):
+        faded = np.uint8(cartoons * (1 - epoch / epochs))
+        run.save_samples(epoch, dict.fromkeys(SAMPLE_COLUMNS, faded) | {"cartoon": cartoons})
+        if epoch:
+            run.add_row({"epoch": epoch, "G_r": 1 / epoch})
+    return run.path
+
+
+STEPS = """async ({key, steps}) => {
+  const root = document.querySelector('.t2r-stepper');
+  const image = root.querySelector('[data-key="0"] img');
+  const times = [];
+  let blank = 0, watching = true;
+  const watch = () => {
+    if (!image.complete || !image.naturalWidth) blank++;
+    if (watching) requestAnimationFrame(watch);
+  };
+  watch();
+  const shown = () => Number(image.dataset.epoch);
+  for (let step = 0; step < steps; step++) {
+    const before = shown(), start = performance.now();
+    root.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+    while (shown() === before && performance.now() - start < 5000) await new Promise((done) => setTimeout(done, 1));
+    times.push(performance.now() - start);
+  }
+  watching = false;
+  return { times, blank, epoch: shown() };
+}"""
+
+
+def test_epoch_stepper_over_two_hundred_epochs(lab, page, tmp_path):
+    "Steps by key over 200 epochs: fast, without a blank moment; and new epochs of a run under way appear"
+    path = long_run(tmp_path / "long", 200)
+    cells = f"from toon2real.widgets import EpochStepper\nstepper = EpochStepper({str(path)!r})\nstepper"
+    open_notebook(page, lab, "long", cells)
+    page.wait_for_function("document.querySelector('[data-key=\"0\"] img')?.dataset.epoch === '200'")
+    measured = page.evaluate(STEPS, {"key": "ArrowLeft", "steps": 200})
+    times = sorted(measured["times"])
+    print(f"median {times[100]:.0f} ms, 95 % under {times[190]:.0f} ms, slowest {times[-1]:.0f} ms")
+    assert (measured["epoch"], measured["blank"]) == (0, 0)
+    assert times[100] < 300  # aimed at: 100 ms on an idle machine
+
+
+def test_epoch_stepper_follows_a_training(lab, page, tmp_path):
+    "A run under way: its new epoch appears and is shown, in place, without the images being made anew"
+    path = long_run(tmp_path / "young", 3)
+    run = Run(path)
+    cells = f"from toon2real.widgets import EpochStepper\nEpochStepper({str(path)!r})"
+    with run.locked():
+        (path / "progress.json").write_text('{"state": "training", "step": 18, "epoch": 4, "until": 200}')
+        open_notebook(page, lab, "young", cells)
+        page.wait_for_function("document.querySelector('[data-key=\"0\"] img')?.dataset.epoch === '3'")
+        assert "training, epoch 4 of 200" in page.locator("[data-key='0']").inner_text()
+        page.evaluate("document.querySelector('[data-key=\"0\"] img').dataset.mine = 'yes'")
+        run.save_samples(4, run.samples(0))
+        page.wait_for_function("document.querySelector('[data-key=\"0\"] img').dataset.epoch === '4'")
+    assert page.locator("[data-key='0'] img").get_attribute("data-mine") == "yes"
+    page.wait_for_function("!document.querySelector('[data-key=\"0\"]').innerText.includes('training')")

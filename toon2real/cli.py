@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -94,6 +95,8 @@ def train_class():
 
         toon2real train --resume runs/small
 
+        toon2real train --stop runs/small
+
         The system's name and its numbers come last (toon2real train unit --help lists them). Ctrl-C saves; --resume
         goes on."""
 
@@ -101,6 +104,7 @@ def train_class():
         photo: Folder = None  # folder of photos, domain R
         run: Folder = None  # new folder for the run (default: runs/ and the system's name)
         resume: Folder = None  # a run to go on with, as it was begun; --cartoon and --photo only if the folders moved
+        stop: Folder = None  # a run that trains elsewhere: ask it to save and end, and wait until it has
         val_cartoon: Folder = None  # held-out cartoons, for samples and evaluations (default: samples are of training)
         val_photo: Folder = None  # held-out photos, likewise
         until: Number = None  # stop after this epoch (default: the end of the recipe's schedule)
@@ -110,14 +114,30 @@ def train_class():
         recipe: OmitArgPrefixes[OmitSubcommandPrefixes[Preset]] = toon2real  # the system and its numbers
 
         def __call__(self, command: list[str]):
+            if self.stop:
+                return _stop(self.stop)
             trainer = _trainer(self, command)
             print(f"{trainer.recipe}\n{trainer.cartoon}\n{trainer.photo}")
             print(f"{trainer.device}, {trainer.options.precision} -> {trainer.run.path}")
             run = trainer.fit(self.until)
+            if trainer.state == "stopped":
+                return
             print(f"{run}\nsamples: {run.path / 'samples'}")
             print(f"next: toon2real translate {run.path} PICTURE_OR_FOLDER --out FOLDER")
 
     return Train
+
+
+def _stop(path: Path):
+    "Stop a training that runs in another process"
+    from toon2real.runs import Run
+
+    run = Run(path)
+    run.stop()
+    print(f"asked {path} to stop after the step under way", flush=True)
+    while run.running:
+        time.sleep(0.2)
+    print(f"stopped at step {run.checkpoint_steps[-1]}: continue with {run.refresh().how_to_go_on}")
 
 
 def _trainer(train, command: list[str]):

@@ -393,6 +393,12 @@ def stop(self: Run):
 def stop_requested(self: Run) -> bool:
     return (self.path / "stop").exists()
 
+
+@patch
+def forget_stop(self: Run):
+    "A request that was obeyed, or came too late"
+    (self.path / "stop").unlink(missing_ok=True)
+
 # %% ../nbs/16_runs.ipynb #281c44c4
 @patch(as_prop=True)
 def how_to_go_on(self: Run) -> str:

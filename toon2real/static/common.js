@@ -53,6 +53,10 @@ class PictureStore {
     return null;
   }
 
+  waiting() {
+    return this.asked.size;
+  }
+
   forget(key) {
     if (this.urls.has(key)) URL.revokeObjectURL(this.urls.get(key));
     this.urls.delete(key);

@@ -58,6 +58,7 @@ function render({ model, el }) {
   const pictures = element("div", { class: "t2r-rows" });
   const curves = drawing("svg", { viewBox: `0 0 ${CURVE.width} ${CURVE.height}`, class: "t2r-curves", role: "img" });
   const legend = element("div", { class: "t2r-legend" });
+  const note = element("p", { class: "t2r-help", role: "status" });
   const store = new PictureStore(model, () => drawPictures());
 
   const epochs = () => model.get("epochs");
@@ -84,35 +85,61 @@ function render({ model, el }) {
     play.setAttribute("aria-label", "Pause");
   };
 
+  // The rows are made once; following a training changes their words, not the pictures, so that nothing flickers.
   function makeRows() {
-    const row = (label, colour, alt, note) =>
-      element("figure", { class: "t2r-row" },
-        element("figcaption", {}, element("span", { class: "t2r-dot", style: `background:${colour}` }), label, element("small", {}, note)),
+    const row = (key, label, colour, alt) =>
+      element("figure", { class: "t2r-row", "data-key": key },
+        element("figcaption", {}, element("span", { class: "t2r-dot", style: `background:${colour}` }), label, element("small")),
         element("img", { alt }));
     const runs = model.get("rows");
-    pictures.replaceChildren(row("Input", "transparent", "The cartoons that are translated", ""), ...runs.map((run) => row(run.title, run.colour, "", "")));
+    const inputs = model.get("inputs");
+    const alone = inputs.length === 1;
+    const input = (index) => row(`${index}/input`, alone ? "Input" : `Input of ${runs[index].title}`, "transparent", "The pictures that are translated");
+    const shown = runs.map((run, index) => row(String(index), run.title, run.colour, ""));
+    pictures.replaceChildren(...(alone ? [input(0), ...shown] : shown.flatMap((figure, index) => [input(index), figure])));
     legend.replaceChildren(...runs.map((run) => element("span", {}, element("span", { class: "t2r-dot", style: `background:${run.colour}` }), run.title)));
-    choice.replaceChildren(...model.get("curves").map((curve) => element("option", { value: curve.name, selected: curve.name === model.get("curve") }, curve.name)));
+    note.textContent = model.get("note");
+  }
+
+  function makeChoices() {
+    const names = model.get("curves").map((curve) => curve.name);
+    if (names.join() !== [...choice.options].map((option) => option.value).join()) {
+      choice.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+    }
+    choice.value = model.get("curve");
     slider.max = epochs().length - 1;
   }
 
+  const keyAt = (index, epoch) => `${index}/${nearestSaved(model.get("rows")[index].epochs, epoch)}`;
+
   function drawPictures() {
-    const rows = [...pictures.children];
-    const input = store.get("input");
-    if (input) showPicture(rows[0].querySelector("img"), input);
+    for (const figure of pictures.querySelectorAll("[data-key$='/input']")) {
+      const url = store.get(figure.dataset.key);
+      const image = figure.querySelector("img");
+      if (url && image.dataset.wanted !== url) showPicture(image, url);
+    }
     model.get("rows").forEach((run, index) => {
-      const figure = rows[index + 1];
+      const figure = pictures.querySelector(`[data-key="${index}"]`);
       const epoch = nearestSaved(run.epochs, model.get("epoch"));
       const image = figure.querySelector("img");
-      figure.querySelector("small").textContent = ` epoch ${epoch}${run.running ? ", training" : ""}`;
-      image.alt = `What ${run.title} makes of the cartoons at epoch ${epoch}`;
+      figure.querySelector("small").textContent = ` epoch ${epoch}${run.doing ? `, ${run.doing}` : ""}`;
+      image.alt = `What ${run.title} makes of the pictures at epoch ${epoch}`;
       const url = store.get(`${index}/${epoch}`);
-      if (url) showPicture(image, url).then(() => (image.dataset.epoch = epoch));
-      for (const ahead of [1, 2, 3, -1]) {
-        const next = epochs()[place() + ahead];
-        if (next !== undefined) store.get(`${index}/${nearestSaved(run.epochs, next)}`);
-      }
+      if (url && image.dataset.wanted !== url) showPicture(image, url).then(() => image.dataset.wanted === url && (image.dataset.epoch = epoch));
     });
+    prefetch();
+  }
+
+  // Fetch what may be looked at next: from the shown epoch outwards, a few at a time, so that what is wanted now never waits long.
+  function prefetch() {
+    const here = place();
+    const order = epochs().map((epoch, at) => [at >= here ? at - here : 2 * (here - at), epoch]).sort((a, b) => a[0] - b[0]);
+    for (const [, epoch] of order) {
+      for (const index of model.get("rows").keys()) {
+        if (store.waiting() >= 6) return;
+        store.get(keyAt(index, epoch));
+      }
+    }
   }
 
   function draw() {
@@ -134,19 +161,20 @@ function render({ model, el }) {
     End: () => goToPlace(epochs().length - 1),
     " ": toggle,
   });
-  const rebuild = () => (makeRows(), draw());
-  model.on("change:rows", rebuild);
+  const refresh = () => (makeChoices(), draw());
+  model.on("change:rows change:epochs change:curves", refresh);
   model.on("change:epoch change:curve", draw);
   const follow = setInterval(() => model.get("rows").some((run) => run.running) && model.send({ kind: "refresh" }), 3000);
 
-  root.append(element("div", { class: "t2r-bar" }, play, slider, told), pictures,
+  root.append(element("div", { class: "t2r-bar" }, play, slider, told), note, pictures,
     element("div", { class: "t2r-bar" }, choice, legend), curves);
   el.append(root);
-  rebuild();
+  makeRows();
+  refresh();
   return () => {
     clearInterval(follow);
     stop();
-    model.off("change:rows", rebuild);
+    model.off("change:rows change:epochs change:curves", refresh);
     model.off("change:epoch change:curve", draw);
     store.close();
   };

@@ -1,0 +1,99 @@
+// TrainingMonitor: how far a training is, what it looks like, and three buttons.
+
+function render({ model, el }) {
+  let url = null;
+  let heard = false;
+  const root = element("div", { class: "t2r t2r-monitor", role: "group", "aria-label": "A training under way" });
+  const title = element("strong");
+  const state = element("span", { class: "t2r-state", role: "status" });
+  const words = element("span", { class: "t2r-told" });
+  const bar = element("progress", { max: 1, value: 0, "aria-label": "Steps done" });
+  const note = element("p", { class: "t2r-help" });
+  const losses = element("div", { class: "t2r-legend" });
+  const curve = element("div", { class: "t2r-losses" });
+  const image = element("img", { alt: "" });
+  const caption = element("figcaption", {});
+  const judged = element("div", { class: "t2r-judged" });
+  const hint = element("span", { class: "t2r-help", role: "status" });
+
+  const ask = (kind) => {
+    hint.textContent = "asked…";
+    model.send({ kind });
+  };
+  const button = (text, kind, label) => element("button", { type: "button", "aria-label": label, onclick: () => ask(kind) }, text);
+  const stop = button("■ Stop", "stop", "Stop after the step under way, and save");
+  const goOn = button("▶ Go on", "go on", "Go on from where it was saved");
+  const look = button("Sample now", "look", "Translate the samples after the step under way");
+
+  function drawButtons() {
+    const training = model.get("status").state === "training";
+    const free = heard || !training;
+    stop.disabled = !training || !free;
+    look.disabled = !training || !free;
+    goOn.disabled = model.get("status").state !== "stopped";
+    if (!free) hint.textContent = "A cell is training: stop it with the notebook's own button. fit(background=True) keeps these buttons alive.";
+    else if (hint.textContent !== "asked…" || !training) hint.textContent = "";
+  }
+
+  function draw() {
+    const status = model.get("status");
+    title.textContent = status.title;
+    state.textContent = status.state;
+    state.dataset.state = status.state;
+    words.textContent = status.words;
+    bar.max = status.total || 1;
+    bar.value = status.step ?? 0;
+    note.textContent = status.note;
+    const value = (one) => element("span", {},
+      one.ink ? element("span", { class: "t2r-dot", style: `background:${one.ink}` }) : null, `${one.name} ${one.value}`);
+    losses.replaceChildren(element("span", {}, "Losses, smoothed over about 100 steps:"), ...(status.losses ?? []).map(value));
+    judged.hidden = !status.judged;
+    judged.replaceChildren(element("div", {}, status.judged ?? ""), element("div", { class: "t2r-legend" }, ...(status.metrics ?? []).map(value)));
+    root.dataset.step = status.step;
+    drawButtons();
+  }
+
+  function drawCurve() {
+    curve.innerHTML = model.get("curve");
+  }
+
+  function drawNewest() {
+    const bytes = model.get("newest");
+    if (!bytes?.byteLength) return;
+    const before = url;
+    url = pictureUrl(bytes);
+    showPicture(image, url).then(() => before && URL.revokeObjectURL(before));
+    caption.textContent = image.alt = model.get("caption");
+    if (hint.textContent === "asked…") hint.textContent = "";
+  }
+
+  function listen(message) {
+    if (message.kind !== "heard") return;
+    heard = true;
+    if (message.what === "hello") hint.textContent = "";
+    drawButtons();
+  }
+
+  model.on("msg:custom", listen);
+  model.on("change:status", draw);
+  model.on("change:curve", drawCurve);
+  model.on("change:newest", drawNewest);
+  root.append(
+    element("div", { class: "t2r-bar" }, title, state, words), element("div", { class: "t2r-bar" }, bar), note,
+    element("div", { class: "t2r-bar" }, stop, goOn, look, hint),
+    losses, curve, element("figure", { class: "t2r-newest" }, caption, image), judged);
+  el.append(root);
+  draw();
+  drawCurve();
+  drawNewest();
+  model.send({ kind: "hello" });
+  return () => {
+    model.off("msg:custom", listen);
+    model.off("change:status", draw);
+    model.off("change:curve", drawCurve);
+    model.off("change:newest", drawNewest);
+    if (url) URL.revokeObjectURL(url);
+  };
+}
+
+export default { render };
