@@ -30,7 +30,7 @@ def monitor_state(trainer) -> dict:
     return {
         "title": trainer.run.name,
         "state": status["state"],
-        "words": in_words(status),
+        "words": in_words(status).removeprefix(f"{status['state']}, "),
         "note": status["problem"] or (trainer.saved_where() if status["state"] == "stopped" else ""),
         "step": status["step"],
         "total": status["until"] * status["steps_per_epoch"],

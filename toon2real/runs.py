@@ -292,11 +292,11 @@ class Run:
 # %% ../nbs/16_runs.ipynb #8fb21e20
 @patch
 @contextmanager
-def locked(self: Run):
-    "Hold the run while writing to it; RunError if another process holds it"
+def locked(self: Run, patience: float = 0.3):
+    "Hold the run while writing to it; RunError if another process holds it, for longer than it takes to ask"
     lock = FileLock(self.path / ".lock")
     try:
-        held = lock.acquire(timeout=0)
+        held = lock.acquire(timeout=patience)
     except Timeout:
         message = f"{self.path} is being trained or judged by another process: wait for it, or choose another name"
         raise RunError(message) from None
@@ -312,12 +312,25 @@ def running(self: Run) -> bool:
     if not (self.path / ".lock").exists():
         return False
     try:
-        with self.locked():
+        with self.locked(patience=0):
             return False
     except RunError:
         return True
     except WriteError:  # nobody may write to this folder: it is a run that came with the library
         return False
+
+# %% ../nbs/16_runs.ipynb #281c44c4
+@patch(as_prop=True)
+def how_to_go_on(self: Run) -> str:
+    "What to type so that the training continues"
+    if self.about.get("command"):
+        return f"toon2real train --resume {shlex.quote(str(self.path))}"
+    path, data = str(self.path), self.about.get("data", {})
+    arrays = [name for name, facts in data.items() if not facts["source"]]
+    if not arrays:
+        return f"Trainer.resume({path!r}).fit()"
+    held = ", val=(val_cartoon, val_photo)" if "val_cartoon" in arrays else ""
+    return f"Trainer.resume({path!r}, cartoon, photo{held}).fit(), with the arrays that it was begun with"
 
 # %% ../nbs/16_runs.ipynb #bc951747
 @patch(cls_method=True)
@@ -338,8 +351,8 @@ def create(cls: Run, path: Path, recipe: Recipe, system: System = None, **about)
 def _refuse_taken(path: Path):
     "RunError if a folder holds a run, or anything but what a kill in the middle of `create` leaves"
     if (path / "run.json").exists():
-        resume = f"Trainer.resume({str(path)!r})"
-        raise RunError(f"{path} already holds a run: continue it with {resume}, or choose another name")
+        how = Run(path).how_to_go_on
+        raise RunError(f"{path} already holds a run: continue it with {how}, or choose another name")
     started = {"checkpoints", ".lock", "step-00000000.safetensors"}
     left = [part.name for part in path.rglob("*")] if path.is_dir() else []
     if path.exists() and not (path.is_dir() and all(name in started or name.endswith(".tmp") for name in left)):
@@ -398,18 +411,6 @@ def stop_requested(self: Run) -> bool:
 def forget_stop(self: Run):
     "A request that was obeyed, or came too late"
     (self.path / "stop").unlink(missing_ok=True)
-
-# %% ../nbs/16_runs.ipynb #281c44c4
-@patch(as_prop=True)
-def how_to_go_on(self: Run) -> str:
-    "What to type so that the training continues"
-    if self.about.get("command"):
-        return f"toon2real train --resume {shlex.quote(str(self.path))}"
-    data, path = self.about["data"], str(self.path)
-    if data["cartoon"]["source"] and data["photo"]["source"]:
-        return f"Trainer.resume({path!r}).fit()"
-    held = ", val=(val_cartoon, val_photo)" if "val_cartoon" in data else ""
-    return f"Trainer.resume({path!r}, cartoon, photo{held}).fit(), with the arrays that it was begun with"
 
 # %% ../nbs/16_runs.ipynb #191ba222
 def _ranges(numbers: list[int]) -> str:
