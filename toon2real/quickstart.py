@@ -28,7 +28,7 @@ from .images import grid, png_bytes, resize, to_pil, write_atomic
 from .runs import Run, RunError, environment, translate_all
 from .scenes import pairs, scenes, write_scenes
 from .system import Recipe
-from .training import Callback, Trainer, _in_notebook
+from .training import Callback, Trainer, in_notebook
 
 # %% ../nbs/28_quickstart.ipynb #79606a07
 class _Child(Callback):
@@ -150,7 +150,7 @@ class _Board:
     def __init__(self, show: bool):
         self.show, self.shown, self.handle = show, 0.0, None
         self.terminal = sys.stderr.isatty()
-        if show and _in_notebook():
+        if show and in_notebook():
             from IPython.display import HTML, display
 
             self.handle = display(HTML(""), display_id=True)
