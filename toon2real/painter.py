@@ -43,20 +43,20 @@ def _splines(axis, freq):
     weights = [g * g * g, 3 * f * f * f - 6 * f * f + 4, 3 * g * g * g - 6 * g * g + 4, f * f * f]
     matrix = np.zeros((axis.n, first[-1] - first[0] + 4), F)
     for k, weight in enumerate(weights):
-        matrix[np.arange(axis.n), first - first[0] + k] = weight * F(1 / 6)
+        matrix[np.arange(axis.n), first - first[0] + k] = weight * (1 / 6)
     return first, matrix
 
 
 def _part_splines(axis, freq, part):
     "The first node and the matrix for a slice of the sample points"
     nodes, matrix = _splines(axis, freq)
-    first, last = nodes[part][[0, -1]]
+    first, last = nodes[part][[0, -1]] if len(nodes[part]) else (nodes[0], nodes[0])
     return first, matrix[part, first - nodes[0] : last - nodes[0] + 4]
 
 
 def dot(a, b):
     "`a @ b` in pieces too small for BLAS to start threads, which would cost more than they save"
-    n = max((1 << 18) // b.size, 1)
+    n = max((1 << 18) // max(b.size, 1), 1)
     if len(a) <= n:
         return a @ b
     return np.concatenate([a[i : i + n] @ b for i in range(0, len(a), n)])
@@ -85,7 +85,7 @@ def fbm(
         first_y, down = _part_splines(y_axis, fy, rows)
         i, j = (first_x + key[0] + 61 * octave) % 256, (first_y + key[1] + 97 * octave) % 256
         lattice = LATTICE[j : j + down.shape[1], i : i + across.shape[1]]
-        total = total + dot(dot(down, lattice), across.T) * F(1.8) * strength
+        total = total + dot(dot(down, lattice), across.T) * 1.8 * strength
         fx, fy, strength = fx * 2, fy * 2, strength * gain
     return total
 
@@ -128,7 +128,7 @@ def _tile(n=1024):
         wrapped = np.zeros((n, freq), F)
         for k in range(matrix.shape[1]):
             wrapped[:, (nodes[0] + k) % freq] += matrix[:, k]
-        total += wrapped @ LATTICE[:freq, :freq] @ wrapped.T * F(1.8 * 0.55**octave)
+        total += wrapped @ LATTICE[:freq, :freq] @ wrapped.T * (1.8 * 0.55**octave)
     return total.ravel()
 
 
@@ -360,7 +360,8 @@ class Canvas:
         self.y_axis = Axis(centre[1] - (height - 1) / 2 * step, step, height)
         x, y = ((axis.start + step * np.arange(axis.n)).astype(F) for axis in (self.x_axis, self.y_axis))
         self.whole = np.zeros((3, height, width), F), x, y[:, None]
-        self._select(slice(0, height), slice(0, width))
+        self.rows, self.cols = slice(0, height), slice(0, width)
+        self._select()
         self.keys = scene.rng(2).integers(0, 256, (64, 2)).tolist()  # where each layer's noise starts
         self.sky, self.season = palette(kind, scene.time, scene.tint), SEASONS[scene.season]
         self.haze = self.sky.low * 0.5 + self.sky.mid * 0.36 + self.sky.shade * 0.14
@@ -369,23 +370,20 @@ class Canvas:
         self.side = 1 if scene.sun_x > 0.5 else -1  # where the sun stands: 1 right, -1 left
         self.ground = near_ground(self)
 
-    def _select(self, rows, cols):
+    def _select(self):
         img, x, y = self.whole
-        self.rows, self.cols = rows, cols
-        self.img, self.x, self.y = img[:, rows, cols], x[cols], y[rows]
+        self.img, self.x, self.y = img[:, self.rows, self.cols], x[self.cols], y[self.rows]
 
     def part(self, left, right, top, bottom):
-        "The part of this canvas in a box, as a canvas of its own; None where the box lies outside"
-        rows = _pixels(top, bottom + self.pixel, self.y_axis, self.rows)
-        cols = _pixels(left, right + self.pixel, self.x_axis, self.cols)
-        if rows.start >= rows.stop or cols.start >= cols.stop:
-            return None
+        "The part of this canvas in a box, as a canvas of its own; an empty one where the box lies outside"
         part = copy(self)
-        part._select(rows, cols)
+        part.rows = _pixels(top, bottom + self.pixel, self.y_axis, self.rows)
+        part.cols = _pixels(left, right + self.pixel, self.x_axis, self.cols)
+        part._select()
         return part
 
     def strip(self, top, bottom=9.0):
-        "The part of this canvas between two heights, with two pixels more above; or None"
+        "The part of this canvas between two heights, with two pixels more above"
         return self.part(-9, 9, top - 2 * self.pixel, bottom - self.pixel)
 
 
@@ -443,7 +441,7 @@ def clipped(value):
 
 def ramp(value, threshold, width):
     "0 below the threshold, 1 above, over a ramp of that width"
-    return clipped((value - threshold) * (1 / width) + F(0.5))
+    return clipped((value - threshold) * (1 / width) + 0.5)
 
 
 def tones(value, thresholds, width):
@@ -497,7 +495,7 @@ def paint(
     "Lay a colour where the signed distance is above 0; in the cartoon with an outline"
     opacity = ramp(distance, 0, self.pixel * soft)
     if self.toon and ink:
-        outline = clipped(abs(distance) * (-1 / self.pixel) + (self.line / (2 * self.pixel) + F(0.5)))
+        outline = clipped(abs(distance) * (-1 / self.pixel) + (self.line / (2 * self.pixel) + 0.5))
         outline *= min(1.0, ink * self.scene.ink * 0.9)
         colour, opacity = mix(colour, self.ink, outline), np.maximum(opacity, outline)
     self.over(colour, opacity)
@@ -516,7 +514,7 @@ def compose(
     canvas = Canvas(scene, width, height, kind, centre, zoom)
     for painter in painters:
         painter(canvas)
-    img = np.clip(canvas.img * 255 + F(0.5), 0, 255).astype(np.uint8)
+    img = np.clip(canvas.img * 255 + 0.5, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(img.transpose(1, 2, 0))
 
 # %% ../nbs/02_painter.ipynb #068a5bec
@@ -563,8 +561,6 @@ def paint_sun(canvas):
     radius = by_hour(scene.time, "sun_size")
     x, y, reach = scene.sun_x, scene.sun_y, 6 * radius
     part = canvas.part(x - reach, x + reach, y - reach, y + reach)
-    if not part:
-        return
     distance = part.sun_distance()
     if part.toon:
         for size, opacity in ((3.1, 0.16), (1.9, 0.3)):
@@ -580,7 +576,7 @@ def paint_cirrus(canvas):
     "Streaks of high cloud; under a low sun they are lit near it"
     scene, sky, drift = canvas.scene, canvas.sky, canvas.scene.drift * 0.5
     part = canvas.strip(0, scene.horizon)
-    if not scene.cirrus or not part:
+    if not scene.cirrus:
         return
     rough = part.noise("streaks", drift=drift) + part.noise("veils", drift=drift) * 0.9
     height = (scene.horizon - part.y) * (1 / scene.horizon)
@@ -643,12 +639,10 @@ def paint_cumulus(canvas):
     scene, u = canvas.scene, canvas.scene.rng(4).uniform
     clouds = sorted((_cloud(u, scene) for _ in range(round(scene.cumulus * 8))), key=lambda cloud: -cloud[0])
     sky = canvas.strip(-9, scene.horizon)
-    if not clouds or not sky:
-        return
     curls = sky.noise("curls", drift=scene.drift * 0.6)
     for base, balls in clouds:
         part = ball_part(sky, balls, base)
-        if part:
+        if part.img.size:  # many float past
             _paint_cloud(part, base, balls, curls[part.rows, part.cols])
 
 # %% ../nbs/02_painter.ipynb #4023212d

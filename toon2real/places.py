@@ -89,15 +89,14 @@ def behind_ground(canvas, top, margin):
 
 def pixel_at(position, start, pixel, last, shift=0.0):
     "The row or column at some positions, 0 to `last`"
-    return np.clip((position - start) * (1 / pixel) + F(shift), 0, last).astype(np.int32)
+    return np.clip((position - start) * (1 / pixel) + shift, 0, last).astype(np.int32)
 
 # %% ../nbs/03_places.ipynb #d44985ad
 def paint_hills(canvas):
     "All hills, far ones first"
     for k, hill in enumerate(hills(canvas)):
         part = behind_ground(canvas, hill.top, 0.02)
-        if part:
-            _paint_hill(part, hill, k)
+        _paint_hill(part, hill, k)
 
 
 def _paint_hill(part, hill, k):
@@ -106,7 +105,7 @@ def _paint_hill(part, hill, k):
     light = _facing_sun(part, hill, rough, depth) + rough * 0.28 - depth * 0.5 + 0.5
     colour = hill.colour
     if hill.rocky:
-        snow = hill.height * 0.46 + rough * F(hill.height * 0.22) - depth - (hill.top - hill.top.min()) * 0.8
+        snow = hill.height * 0.46 + rough * (hill.height * 0.22) - depth - (hill.top - hill.top.min()) * 0.8
         colour = mix(colour, MATERIALS["snow"], ramp(snow, 0, 3 * part.pixel if part.toon else 0.012))
     if part.toon:
         light = tones(light, (0.5,) if hill.rocky else (0.42, 0.66), 14 * part.pixel)
@@ -167,8 +166,6 @@ def paint_forest(canvas):
 def _paint_row(canvas, row, base, height):
     top, colour, across = _tree_line(canvas, base, row, height)
     part = behind_ground(canvas, top, 0.012)
-    if not part:
-        return
     depth, rough = part.y - top, part.noise("crowns")
     undergrowth = ramp(depth * (1 / height) + rough * 0.12, 0.42, 10 * part.pixel / height * 0.1)
     colour = mix(colour, canvas.season.fir[0] * 0.9, undergrowth)
@@ -207,7 +204,7 @@ def paint_water(canvas):
     "The sea or a lake, from the horizon to our feet"
     scene, sea = canvas.scene, canvas.scene.place == "sea"
     part = canvas.part(-9, 9, scene.horizon, 9)
-    if scene.place == "meadow" or not part:
+    if scene.place == "meadow":
         return
     across, away, near = perspective(part)
     drift = scene.drift * 0.3
@@ -336,8 +333,6 @@ def paint_ground(canvas):
     beach = scene.place == "sea" and scene.tree == "palm"
     top = canvas.ground if beach else canvas.ground - 0.014 * abs(canvas.noise_line("blades"))
     part = canvas.strip(float(top.min()) - 0.03)
-    if not part:
-        return
     ground, sand = _ground(part, top, beach), MATERIALS["sand"]
     if beach:
         _paint_foam(ground)
@@ -363,16 +358,14 @@ def _arc(up):
 def _paint_trunk(canvas, x, y, height, width, to, lean=0.0, bend=_limb, reach=0.17):
     "A trunk from (x, y) up to the share `to` of the tree's height, `lean` tree heights sideways at the end of its bend"
     part = canvas.part(x - height * reach, x + height * reach, y - height * (to + 0.01), y + 0.02)
-    if not part:
-        return
     across, up = part.from_point(x, y)
-    up = up * F(1 / height)
-    across = across - F(lean * height) * bend(up)
-    radius = F(height * width)
+    up = up * (1 / height)
+    across = across - (lean * height) * bend(up)
+    radius = height * width
     distance = radius * (1.2 - 0.7 * up + np.exp(up * -14) * 0.9) - abs(across)
-    distance = np.minimum(distance, np.minimum(up + 0.02, to - up) * F(height))
-    light = 0.5 + part.side * across * F(0.4 / (height * width))
-    light = ramp(light, 0.5, 0.8 * part.pixel / (height * width)) if part.toon else clipped(light * 0.8)
+    distance = np.minimum(distance, np.minimum(up + 0.02, to - up) * height)
+    light = 0.5 + part.side * across * (0.4 / radius)
+    light = ramp(light, 0.5, 0.8 * part.pixel / radius) if part.toon else clipped(light * 0.8)
     part.paint(part.lit(MATERIALS["bark"], light), distance, ink=0.9)
 
 # %% ../nbs/03_places.ipynb #16e24629
@@ -391,19 +384,17 @@ def _round_tree(canvas, x, y, height, rng, leaf):
 
 def _paint_crown(canvas, x, y, height, balls, leaf):
     part = ball_part(canvas, balls)
-    if not part:
-        return
     distance, surface = union(part, balls)
     rough = part.noise("leaves")
-    surface = surface + rough * F(height * (0.012 if part.toon else 0.035))
-    above_middle = (F(y - height * 0.6) - part.y) * F(0.5 / height)
+    surface = surface + rough * (height * (0.012 if part.toon else 0.035))
+    above_middle = (y - height * 0.6 - part.y) * (0.5 / height)
     light = lambert(part, surface, x, y - height) * 0.75 + above_middle + 0.15
-    distance = distance + rough * F(height * 0.016)
+    distance = distance + rough * (height * 0.016)
     if part.toon:
         part.paint(part.lit(leaf, tones(light, (0.3, 0.62), 2.2 * part.pixel / height), 0.03), distance)
     else:
         colour = part.textured(leaf, light, rough, 0.28, 0.4, 0.05, 0.05)
-        part.paint(colour, distance + rough * F(height * 0.008), soft=1.4)
+        part.paint(colour, distance + rough * (height * 0.008), soft=1.4)
 
 # %% ../nbs/03_places.ipynb #6bee9e90
 def _fir(canvas, x, y, height, rng, needles):
@@ -411,21 +402,19 @@ def _fir(canvas, x, y, height, rng, needles):
     width, tiers = height * rng.uniform(0.19, 0.25), 7
     _paint_trunk(canvas, x, y, height, 0.022, 0.3)
     part = canvas.part(x - width * 1.3, x + width * 1.3, y - height * 1.02, y)
-    if not part:
-        return
     across, up = part.from_point(x, y - height)
-    down = -up * F(1 / height)
+    down = -up * (1 / height)
     rough = part.noise("needles")
-    sag = abs(across) * F(1 / width)
+    sag = abs(across) * (1 / width)
     place = np.maximum(down - sag * 0.09, 0) ** 0.85 * tiers
     tier = np.floor(place)
     along = place - tier
-    reach = F(width / tiers) * (tier * 0.72 + along * (tier * 0.28 + 1))
-    distance = (reach - abs(across)) * 0.8 + rough * F(height * 0.008)
-    skirt = (0.9 - down + sag * 0.03 + rough * 0.01) * F(height)
-    tip = down * F(height * 0.6) - abs(across) * 0.3 + 0.004
+    reach = width / tiers * (tier * 0.72 + along * (tier * 0.28 + 1))
+    distance = (reach - abs(across)) * 0.8 + rough * (height * 0.008)
+    skirt = (0.9 - down + sag * 0.03 + rough * 0.01) * height
+    tip = down * (height * 0.6) - abs(across) * 0.3 + 0.004
     distance = np.minimum(np.minimum(distance, skirt), tip)
-    light = 0.36 + part.side * across * F(0.55 / width) + (along - 0.4) * 0.5 - (1 - along) ** 6 * 0.3
+    light = 0.36 + part.side * across * (0.55 / width) + (along - 0.4) * 0.5 - (1 - along) ** 6 * 0.3
     if part.toon:
         light = tones(light + rough * 0.1, (0.25, 0.62), 5 * part.pixel / height)
         part.paint(part.lit(needles, light, 0.03), distance)
@@ -451,17 +440,15 @@ def _paint_frond(canvas, x, y, height, way, rise, drop, length, green):
     "One frond from (x, y) to the left (`way` -1) or right"
     tip = x + way * length
     part = canvas.part(min(x, tip) - 0.01, max(x, tip) + 0.01, y - length * 0.5, y + length * 0.85)
-    if not part:
-        return
     across, up = part.from_point(x, y)
-    along = across * F(way / length)  # 0 at the trunk, 1 at the tip
-    rib = F(length) * (rise * along - drop * along * along)
+    along = across * (way / length)  # 0 at the trunk, 1 at the tip
+    rib = length * (rise * along - drop * along * along)
     slope = rise - 2 * drop * along
-    off = (up - rib) * (1 / np.sqrt(1 + slope * slope)) * F(1 / height)  # from the rib, in tree heights
+    off = (up - rib) * (1 / np.sqrt(1 + slope * slope)) * (1 / height)  # from the rib, in tree heights
     blade = 0.05 * np.sqrt(np.maximum(along * (1.02 - along), 0)) + 0.004
     fingers = abs(np.sin(along * 34 + off * 40)) * (0.006 if part.toon else 0.012)
     distance = np.where(off > 0, blade * 0.6, blade * 1.25 - fingers) - abs(off)
-    distance = np.minimum(distance * F(height), np.minimum(along, 1 - along) * F(length))
+    distance = np.minimum(distance * height, np.minimum(along, 1 - along) * length)
     light = (0.85 if rise > 0.5 else 0.35) + off * 8
     light = ramp(light, 0.5, 14 * part.pixel / height) if part.toon else clipped(light * 0.6 + 0.2)
     part.paint(part.lit(green, light, 0.03), distance, ink=0.8)
@@ -475,7 +462,7 @@ def ground_at(canvas, x):
 def paint_trees(canvas):
     "The large trees, far ones first, at the left and right of the view"
     scene, season, rng = canvas.scene, canvas.season, canvas.scene.rng(8)
-    for k, near in enumerate(np.sort(rng.uniform(0, 1, scene.trees))):
+    for k, near in enumerate(sorted(rng.uniform(0, 1, scene.trees).tolist())):
         x = rng.uniform(-0.05, 0.3) if rng.uniform() < 0.5 else rng.uniform(0.7, 1.05)
         other = rng.uniform() >= 0.85 and scene.tree != "palm"
         tree = "fir" if other else scene.tree
@@ -533,8 +520,6 @@ def _paint_polygon(canvas, points, colour, light, ink, clip):
     "A convex polygon: inside it, all its edges are at a distance above 0"
     (left, top), (right, bottom) = points.min(0) - 0.02, points.max(0) + 0.02
     part = canvas.part(left, right, top, bottom)
-    if not part:
-        return
     following = np.roll(points, -1, 0)
     edge = following - points
     area = (edge[:, 0] * (following[:, 1] + points[:, 1])).sum()
