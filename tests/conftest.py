@@ -78,6 +78,7 @@ def lab():
             "--ServerApp.port_retries=0",
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             "--LabApp.extension_manager=readonly",
+            "--LabApp.expose_app_in_browser=True",  # a test may change the theme
         ]
         log = home / "log"
         environment = os.environ | {key: str(folder) for key, folder in folders.items()}

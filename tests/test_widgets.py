@@ -48,9 +48,19 @@ def picture_of(image) -> str:
 
 
 def keep_screenshot(page, name: str):
-    "For looking at, where SCREENSHOTS names a folder"
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
+    "For looking at, where SCREENSHOTS names a folder: light and dark, wide and narrow"
+    folder = os.environ.get("SCREENSHOTS")
+    in_lab = folder and page.evaluate("'jupyterapp' in window")
+    change = "theme => jupyterapp.commands.execute('apputils:change-theme', { theme })"
+    for theme in ("light", "dark") if in_lab else ("",) if folder else ():
+        if in_lab:
+            page.evaluate(change, f"JupyterLab {theme.title()}")
+        for width in (800, 1300):
+            page.set_viewport_size({"width": width, "height": 1000})
+            page.wait_for_timeout(800)
+            page.screenshot(path=Path(folder) / "_".join(filter(None, [name, theme, f"{width}.png"])))
+    if in_lab:
+        page.evaluate(change, "JupyterLab Light")
 
 
 def test_epoch_stepper(lab, page, runs):
@@ -154,10 +164,10 @@ def test_human_study(lab, page, tmp_path):
     assert [answer["chosen"] for answer in answers] == [answers[0]["left"], answers[1]["right"]]
 
     page.goto(html.as_uri())
-    study = page.locator("#study")
-    page.wait_for_function("document.querySelector('#study').dataset.trial === '0'")
+    study = page.locator("#page")
+    page.wait_for_function("document.querySelector('#page').dataset.trial === '0'")
     for number in range(12):
-        page.wait_for_function(f"document.querySelector('#study').dataset.trial === '{number}'")
+        page.wait_for_function(f"document.querySelector('#page').dataset.trial === '{number}'")
         study.press("ArrowRight")
     page.get_by_text("That was the last one").wait_for()
     with page.expect_download() as download:

@@ -25,7 +25,8 @@ import traitlets as T
 from . import demo
 from .experiment import TITLES, Comparison, colour
 from .live import PictureWidget, static
-from .images import ImageError, jpeg_bytes, list_images, open_image, png_bytes, to_pil, write_atomic
+from .images import ImageError, jpeg_bytes, list_images, open_image, png_bytes, to_pil
+from .picks import static_page
 from .runs import Run
 from .scenes import pairs, scenes
 from .training import luma_correlation
@@ -195,21 +196,24 @@ class CompareSystems(PictureWidget):
     total = T.Int(help="how many pictures there are").tag(sync=True)
     name = T.Unicode(help="what the picture is called").tag(sync=True)
     measures = T.List(help="what stands under each panel").tag(sync=True)
-    problem = T.Unicode(help="why a picture of one's own was not taken").tag(sync=True)
+    truths = T.Int(help="the first so many pictures have a truth").tag(sync=True)
+    problem = T.Unicode(help="why a picture was not taken, or not translated").tag(sync=True)
 
     def __init__(
         self,
         systems=None,  # a `Comparison`, runs, what `Translator.load` takes, or {title: any of these or a function}
-        images=None,  # a folder, files, or uint8 N x H x W x 3; by default embedded scenes
+        images=None,  # a folder, files, or uint8 N x H x W x 3; by default the `Comparison`'s, else embedded scenes
         truth=None,  # the photographs that belong to the images, likewise, where they are known
     ):
         super().__init__()
-        if images is None:
+        if images is None and isinstance(systems, Comparison):
+            images = systems.pictures(12).cartoons
+        elif images is None:
             images, truth = pairs(12, seed=9000, side=128)
         self.systems = _translations(systems)
         self.pictures, self.names = _pictures(images)
         self.truth = _pictures(truth)[0] if truth is not None else []
-        self.made = {}
+        self.made, self.truths = {}, len(self.truth)
         self.columns = self._columns()
         self.total = len(self.pictures)
         self._tell()
@@ -240,7 +244,7 @@ class CompareSystems(PictureWidget):
         if kind == "input":
             return png_bytes(self.pictures[image])
         if kind == "truth":
-            return png_bytes(self.truth[image] if image < len(self.truth) else self.pictures[image])
+            return png_bytes(self.truth[image])
         made = png_bytes(self.output(image, column - 1))
         self._tell()
         return made
@@ -252,7 +256,7 @@ class CompareSystems(PictureWidget):
         made = [self.made.get((image, system)) for system in range(len(self.systems))]
         told = ["" if one is None else _measures(one, self.pictures[image], truth) for one in made]
         self.name = self.names[image]
-        self.measures = ["", *told, *([""] if self.truth else [])]
+        self.measures = ["", *told, *(["" if truth is not None else "not known"] if self.truth else [])]
 
     def add(
         self,
@@ -268,13 +272,15 @@ class CompareSystems(PictureWidget):
         self.image = self.total - 1
 
     def _hear(self, widget, message: dict, buffers: list):
-        if message["kind"] != "own":
-            return super()._hear(widget, message, buffers)
+        about = message["name"] if message["kind"] == "own" else self.name
         try:
-            self.add(bytes(buffers[0]), message["name"])
+            if message["kind"] == "own":
+                self.add(bytes(buffers[0]), about)
+            else:
+                super()._hear(widget, message, buffers)
             self.problem = ""
-        except ImageError as error:
-            self.problem = f"{message['name']}: {error}"
+        except (ImageError, ValueError, RuntimeError) as error:  # a picture that cannot be read, or not translated
+            self.problem = f"{about}: {error}"
 
 # %% ../nbs/30_widgets.ipynb #9c5f97ab
 QUESTIONS = {
@@ -304,16 +310,18 @@ def plan_trials(
     photos: int,  # how many photographs for catch trials
     trials: int,  # how many questions, catch trials included
     seed: int,
-    catch_every: int = 10,
+    catch_every: int = 10,  # a catch trial somewhere in each so many questions
 ) -> list[Trial]:
     "Every pair of systems about equally often, in an order and with sides that depend on the seed alone"
     rng = random.Random(seed)
     duels = [(a, b) for i, a in enumerate(systems) for b in systems[i + 1 :]]
     whole = [(question, duel, image) for image in range(images) for duel in duels for question in QUESTIONS]
     rng.shuffle(whole)
+    blocks = range(0, trials, catch_every)
+    catches = {block + rng.randrange(min(catch_every, trials - block)) for block in blocks}
     planned = []
     for number in range(trials):
-        if number % catch_every == catch_every - 1:
+        if number in catches:
             question, duel, image = "photo", CATCH, rng.randrange(photos)
         else:
             question, duel, image = whole[number % len(whole)]
@@ -450,6 +458,8 @@ class HumanStudy(PictureWidget):
             raise ValueError(
                 f"trial {trial}, chosen {chosen}: trials are 0 to {len(self.trials) - 1}, chosen is 0 or 1"
             )
+        if self.trial is None or trial != self.trial["number"]:
+            return  # answered already, in another view of the study
         asked = self.trials[trial]
         kept = {"study": self.study, "participant": self.participant, "trial": trial, "question": asked.question}
         pictures = {"image": asked.image, "left": asked.shown[0], "right": asked.shown[1]}
@@ -524,35 +534,14 @@ def study_results(
 def study_page(
     study: HumanStudy,
     path: Path,  # the .html file
-    participant: str = "somebody",
+    participant: str = "",  # who will answer; the page asks, and who says nothing gets a number
 ) -> Path:
     "The study as one page that loads nothing from elsewhere"
     trials = [study._asked(trial) for trial in study.trials]
     keys = [key for trial in trials for key in (trial["input"], *trial["pictures"]) if key]
     pictures = {key: "data:image/jpeg;base64," + b64encode(study.picture(key)).decode() for key in keys}
-    data = {"trials": trials, "pictures": pictures, "participant": {"study": study.study, "participant": participant}}
-    safe = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    script = static("common.js", "human_study.js")
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Which picture?</title>
-<style>:root {{ color-scheme: light dark }}
-{static("widgets.css")}</style>
-</head>
-<body>
-<main class="t2r" id="study"></main>
-<script type="module">
-{script}
-standalone(document.getElementById("study"), {safe});
-</script>
-</body>
-</html>
-"""
-    write_atomic(path, page.encode())
-    return Path(path)
+    data = {"trials": trials, "pictures": pictures, "study": study.study, "participant": participant}
+    return static_page(path, "Which picture?", "human_study.js", data)
 
 
 def take_answers(
@@ -560,13 +549,22 @@ def take_answers(
     path: Path,  # the .json file that the page gave back
 ) -> int:  # answers added
     "Add the answers of a page; ValueError if they belong to another study"
-    given = json.loads(Path(path).read_text(encoding="utf-8"))
-    if given.get("study") != study.study:
-        raise ValueError(f"{path} answers another study ({given.get('study')}): this one is {study.study}")
-    study.participant = str(given["participant"])
-    study._next()
-    before = study.done
-    for one in given["answers"]:
-        if study.trial and one["trial"] == study.trial["number"]:
-            study.answer(int(one["trial"]), int(one["chosen"]), float(one["seconds"]))
-    return study.done - before
+    try:
+        given = json.loads(Path(path).read_text(encoding="utf-8"))
+        answers = [(int(one["trial"]), int(one["chosen"]), float(one["seconds"])) for one in given["answers"]]
+        theirs, participant = given["study"], str(given["participant"])
+    except (ValueError, KeyError, TypeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is no file of answers ({why}): save it from the page again") from error
+    if theirs != study.study:
+        raise ValueError(f"{path} answers another study ({theirs}): this one is {study.study}")
+    mine, study.participant = study.participant, participant
+    try:
+        study._next()
+        before = study.done
+        for answer in answers:
+            study.answer(*answer)
+        return study.done - before
+    finally:
+        study.participant = mine
+        study._next()

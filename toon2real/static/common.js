@@ -69,22 +69,44 @@ class PictureStore {
   }
 }
 
+// Questions to Python, each with a number of its own, and a promise of the answer.
+function questions(model) {
+  const name = Math.random().toString(36).slice(2);
+  const waiting = new Map();
+  let last = 0;
+  const listen = (message, buffers) => {
+    waiting.get(message.number)?.({ ...message, buffers });
+    waiting.delete(message.number);
+  };
+  const ask = (question) =>
+    new Promise((answered) => {
+      const number = `${name}-${++last}`;
+      waiting.set(number, answered);
+      model.send({ ...question, number });
+    });
+  model.on("msg:custom", listen);
+  return { ask, close: () => model.off("msg:custom", listen) };
+}
+
 function save(model, values) {
   for (const [name, value] of Object.entries(values)) model.set(name, value);
   model.save_changes();
 }
 
-// Keys work while the widget has the focus; typing into a field or a list is left alone.
+// Keys work while the widget has the focus, and JupyterLab does not take them for its own.
+// Typing into a field or a list is left alone.
 function onKeys(root, actions) {
   root.tabIndex = 0;
+  root.setAttribute("data-lm-suppress-shortcuts", "true");
   root.addEventListener("keydown", (event) => {
     const inField = ["SELECT", "TEXTAREA"].includes(event.target.tagName) || event.target.type === "text";
-    const onButton = event.target.tagName === "BUTTON" && [" ", "Enter"].includes(event.key);
+    const onButton = ["BUTTON", "SUMMARY"].includes(event.target.tagName) && [" ", "Enter"].includes(event.key);
+    const onRange = event.target.type === "range" && /^(Arrow|Page|Home|End)/.test(event.key);
     const action = actions[event.key];
-    if (!action || inField || onButton || event.ctrlKey || event.metaKey) return;
+    if (!action || inField || onButton || onRange || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     event.stopPropagation();
-    action();
+    action(event);
   });
 }
 

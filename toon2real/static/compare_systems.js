@@ -47,9 +47,15 @@ function render({ model, el }) {
     root.dataset.zoom = view.zoom.toFixed(2);
   }
 
+  // A picture that is still being translated must not stand under the name of the next one.
   function fill(image, column) {
-    const url = store.get(key(column));
-    if (url) showPicture(image, url).then(() => (image.dataset.image = model.get("image")));
+    const wanted = model.get("image");
+    const known = columns()[column].kind !== "truth" || wanted < model.get("truths");
+    const url = known ? store.get(key(column)) : null;
+    image.parentElement.dataset.waiting = known && !url;
+    image.style.visibility = known ? "visible" : "hidden";
+    if (!known) image.dataset.image = wanted;
+    if (url) showPicture(image, url).then(() => (image.dataset.image = wanted));
     place(image);
   }
 
@@ -161,11 +167,16 @@ function render({ model, el }) {
     const scale = drag.size * drag.view.zoom;
     look({ x: drag.view.x - (event.clientX - drag.x) / scale, y: drag.view.y - (event.clientY - drag.y) / scale });
   });
-  root.addEventListener("pointerup", () => (drag = null));
+  for (const end of ["pointerup", "pointercancel"]) root.addEventListener(end, () => (drag = null));
+
+  // Arrow keys go to other pictures; with Shift, or up and down, they move the view.
+  const move = (x, y) => look({ x: view.x + (0.1 * x) / view.zoom, y: view.y + (0.1 * y) / view.zoom });
 
   onKeys(root, {
-    ArrowLeft: () => goTo(model.get("image") - 1),
-    ArrowRight: () => goTo(model.get("image") + 1),
+    ArrowLeft: (event) => (event.shiftKey ? move(-1, 0) : goTo(model.get("image") - 1)),
+    ArrowRight: (event) => (event.shiftKey ? move(1, 0) : goTo(model.get("image") + 1)),
+    ArrowUp: () => move(0, -1),
+    ArrowDown: () => move(0, 1),
     r: random,
     s: toggleSwipe,
     "+": () => look({ zoom: view.zoom * 1.5 }),
@@ -185,7 +196,7 @@ function render({ model, el }) {
       button("Your picture…", "Translate a picture of your own", () => own.click()),
       button("Save", "Save this view as PNG", download), own),
     problem, panels, swiper,
-    element("p", { class: "t2r-help" }, "Wheel: zoom. Drag: move. Arrow keys: previous and next picture. Drop a picture of your own anywhere here."));
+    element("p", { class: "t2r-help" }, "Wheel, + and −: zoom; 0: whole picture. Drag, Shift and arrow keys: move. Left and right: other pictures, r: by chance, s: swipe. Drop a picture of your own anywhere here."));
   el.append(root);
   model.on("change:image change:measures change:total change:name change:problem", draw);
   model.on("change:columns", makePanels);

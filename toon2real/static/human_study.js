@@ -68,23 +68,25 @@ function render({ model, el }) {
 }
 
 // On a page of its own: the trials and pictures stand in the page, the answers are kept by the browser and saved as a file.
-function standalone(root, { trials, pictures, participant }) {
-  const key = `toon2real study ${participant.study}`;
-  const answers = JSON.parse(localStorage.getItem(key) ?? "[]");
+function standalone(root, { trials, pictures, study: id, participant }) {
+  const storage = `toon2real study ${id}`;
+  const answers = JSON.parse(localStorage.getItem(storage) ?? "[]");
+  const nobody = `somebody ${Math.random().toString(36).slice(2, 6)}`;
+  const who = element("input", { type: "text", value: participant, placeholder: "Your name", "aria-label": "Your name" });
   const save = element("button", { type: "button" }, "Save my answers");
   const download = () => {
-    const text = JSON.stringify({ ...participant, answers }, null, 1);
+    const text = JSON.stringify({ study: id, participant: who.value.trim() || nobody, answers }, null, 1);
     const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
     element("a", { href: url, download: "answers.json" }).click();
   };
   const answer = (given) => {
     answers.push({ ...given, at: new Date().toISOString() });
-    localStorage.setItem(key, JSON.stringify(answers));
+    localStorage.setItem(storage, JSON.stringify(answers));
     next();
   };
   const show = study(root, { picture: async (name) => pictures[name], answer });
   const next = () => show(trials[answers.length] ?? null, answers.length, trials.length);
   save.addEventListener("click", download);
-  root.append(save);
+  root.append(element("div", { class: "t2r-bar" }, who, save));
   next();
 }

@@ -1,0 +1,203 @@
+"Picking frames in a real JupyterLab in a real Chromium, and on a page from the disk"
+
+import json
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_widgets import keep_screenshot, open_notebook
+
+from toon2real.catalogue import Catalogue
+from toon2real.likeness import Likeness, likeness, pick_page, take_picks
+from toon2real.picks import Picks
+from toon2real.scenes import scenes, write_film
+from toon2real.images import png_bytes
+
+SHARED = Path(os.environ.get("TOON2REAL_SHARED", "../shared"))
+WEIGHTS = SHARED / "weights" / "fid_inception_to_mixed6e.pth"
+VIDEO = SHARED / "data" / "video"
+STRANGE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    "Two films and stills, with names and licences that a stranger chose"
+    for seed, name in enumerate(["film.mp4", f"{STRANGE}.mp4"]):
+        write_film(tmp_path / "films" / name, seed=seed, fps=4)
+    stills = tmp_path / "stills"
+    stills.mkdir()
+    for number, scene in enumerate(scenes(4, seed=50, side=160)):
+        (stills / f"{STRANGE}{number}.png").write_bytes(png_bytes(scene))
+    path = tmp_path / "catalogue.sqlite"
+    with Catalogue(path) as cat:
+        cat.add([tmp_path / "films", stills], every=0.5, licence=f"CC0 {STRANGE}", progress=False)
+    return path
+
+
+def decisions(path: Path) -> list[tuple]:
+    "(frame, kept) of what stands in the file"
+    with sqlite3.connect(path) as db:
+        query = """SELECT r.id, d.keep FROM decisions d JOIN frames r ON r.film=d.film AND r.pts=d.pts AND r.name=d.name
+            WHERE d.keep IS NOT NULL ORDER BY r.id"""
+        return db.execute(query).fetchall()
+
+
+def wait_for_tiles(page):
+    page.wait_for_function(
+        """() => { const seen = [...document.querySelectorAll('.t2r-tile img')];
+        return seen.length && seen.every(image => image.dataset.frame && image.naturalWidth); }"""
+    )
+
+
+def said(page, number: int):
+    "Wait until so many decisions have come back"
+    page.wait_for_function(f"document.querySelector('.t2r-frame-picker, .t2r-picker').dataset.said === '{number}'")
+
+
+@pytest.mark.browser
+def test_frame_picker(lab, page, catalogue):
+    cell = f"import os\nfrom toon2real.picker import FramePicker\nprint('kernel', os.getpid())\nFramePicker({str(catalogue)!r}, target=40)"
+    open_notebook(page, lab, "picker", cell)
+    root = page.locator(".t2r-picker")
+    root.wait_for()
+    wait_for_tiles(page)
+    kernel = int(page.get_by_text("kernel ").last.inner_text().split()[1])
+    assert page.locator("img[src='x']").count() == 0  # a stranger's text stayed text
+    tiles, grid = root.locator(".t2r-tile"), root.locator(".t2r-grid")
+    keep_screenshot(page, "frame_picker")
+
+    grid.focus()
+    grid.press("x")
+    said(page, 1)
+    assert {keep for _, keep in decisions(catalogue)} == {0}
+    assert page.locator(".jp-NotebookPanel .jp-Cell").count() == 1  # x did not cut the cell
+
+    grid.press("Shift+ArrowRight")
+    grid.press("k")
+    said(page, 2)
+    kept = decisions(catalogue)
+    assert {keep for _, keep in kept} == {0, 1}
+    grid.press("x")
+    said(page, 3)
+    grid.press("z")
+    said(page, 4)
+    assert decisions(catalogue) == kept
+
+    root.get_by_role("button", name="text: ").click()
+    page.wait_for_function("document.querySelector('.t2r-tabs [aria-pressed=true]').dataset.tab === 'text'")
+    root.locator(".t2r-bar input[type=checkbox]").uncheck()
+    root.get_by_label("Order", exact=True).select_option("near")
+    wait_for_tiles(page)
+    tiles.first.hover()
+    tiles.first.locator(".t2r-quick .t2r-keep").click()
+    said(page, 5)
+    assert len(decisions(catalogue)) == len(kept) + 1
+
+    root.get_by_role("button", name="all: ").click()
+    root.locator(".t2r-bar input[type=checkbox]").check()
+    wait_for_tiles(page)
+    grid.focus()
+    grid.press("Home")
+    grid.press("Enter")
+    page.wait_for_function("document.querySelector('.t2r-where').textContent.startsWith('Shot at')")
+    wait_for_tiles(page)
+    keep_screenshot(page, "frame_picker_shot")
+    grid.press("Escape")
+    page.wait_for_function("document.querySelector('.t2r-where').textContent.endsWith('shots')")
+
+    root.locator("summary", has_text="By film").click()
+    before = len(decisions(catalogue))
+    root.get_by_role("button", name="Reject all of stills").click()
+    said(page, 6)
+    in_file = decisions(catalogue)
+    assert len(in_file) == before + 4
+    root.locator("summary", has_text="Thresholds").click()
+    slider = root.get_by_label("dark: ")
+    slider.focus()
+    for _ in range(10):
+        slider.press("ArrowRight")
+    page.wait_for_function("Number(document.querySelector('[data-name=dark] small').textContent.split(' ')[1]) > 30")
+    keep_screenshot(page, "frame_picker_films")
+
+    os.kill(kernel, signal.SIGKILL)
+    assert decisions(catalogue) == in_file
+    with Catalogue(catalogue, create=False) as cat:
+        assert cat.thresholds.dark > 0.2
+
+
+@pytest.mark.browser
+def test_frame_picker_page(page, catalogue, tmp_path):
+    "The page works from the disk, keeps decisions over a reload, and its file finds its way into the catalogue"
+    (html,) = pick_page(catalogue, tmp_path / "pick.html", target=40)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(html.as_uri())
+    wait_for_tiles(page)
+    assert page.locator("img[src='x']").count() == 0
+    assert {url.split(":")[0] for url in asked} <= {"file", "data"}
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        keep_screenshot(page, f"frame_picker_page_{scheme}")
+    grid = page.locator(".t2r-grid")
+    grid.focus()
+    grid.press("x")
+    said(page, 1)
+    grid.press("k")
+    said(page, 2)
+    page.reload()
+    wait_for_tiles(page)
+    page.get_by_label("Your name").fill("eve")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save my decisions").click()
+    given = tmp_path / "picks.json"
+    download.value.save_as(given)
+    wanted = {one["keep"] for one in json.loads(given.read_text())["decisions"]}
+    assert wanted == {True, False}
+    with Catalogue(catalogue) as cat:
+        assert "not in this catalogue" not in take_picks(cat, given)
+        assert {row[0] for row in cat.db.execute("SELECT who FROM decisions")} == {"eve"}
+    assert len(decisions(catalogue)) == len(json.loads(given.read_text())["decisions"])
+
+
+def auc(scores: np.ndarray, good: np.ndarray) -> float:
+    "The share of pairs (good, bad) that the scores put in order"
+    return float((scores[good][:, None] > scores[~good]).mean())
+
+
+# seconds of the clips in which scenery, or a character, fills the picture; what lies between is a title, a fade or both
+SCENERY = {"big_buck_bunny_40s.mp4": [(2, 11.9), (12, 15.9), (32, 40)], "sintel_18s.mp4": [(5, 12.9)]}
+CHARACTERS = {"big_buck_bunny_40s.mp4": [(16, 20.4)], "sintel_18s.mp4": [(0, 3.4), (3.5, 4.9), (13, 18)]}
+
+
+@pytest.mark.skipif(not (WEIGHTS.is_file() and VIDEO.is_dir()), reason="no Inception weights and clips here")
+def test_likeness_tells_scenery_from_characters(tmp_path, monkeypatch):
+    "Scores of each passage by what was said about the others, with the real network on two real clips"
+    monkeypatch.setenv("TOON2REAL_INCEPTION", str(WEIGHTS))
+    path = tmp_path / "clips.sqlite"
+    with Catalogue(path) as cat:
+        cat.add(VIDEO, every=1, progress=False)
+    picks = Picks(path)
+    looked = Likeness(picks)
+    looked.frames = picks.select("all")  # here every frame
+    looked.start()
+    looked._thread.join()
+    assert looked.looking == ""
+    table = picks.table(looked.frames)
+    passage = np.full(len(table), -1)
+    good = np.zeros(len(table), bool)
+    for number, (film, (first, last), scenery) in enumerate(
+        (film, ends, kind is SCENERY) for kind in (SCENERY, CHARACTERS) for film in kind for ends in kind[film]
+    ):
+        inside = ((table.source == film) & table.time.between(first, last)).to_numpy()
+        passage[inside], good[inside] = number, scenery
+    features = np.stack([looked.features[frame] for frame in table.index])
+    scores = np.zeros(len(table))
+    for number in range(passage.max() + 1):
+        own = np.where((passage >= 0) & (passage != number), np.where(good, 1.0, -1.0), 0.0)
+        scores[passage == number] = likeness(features, own)[passage == number]
+    found = auc(scores[passage >= 0], good[passage >= 0])
+    print(f"AUC {found:.3f} on {(passage >= 0).sum()} frames of {passage.max() + 1} passages")
+    assert found > 0.85

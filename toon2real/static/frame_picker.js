@@ -1,0 +1,498 @@
+// FramePicker: tiles of shots or frames, to keep and to reject. The same code serves the notebook and the page from a file.
+
+const GAP = 8;
+const CAPTION = 38; // pixels under a picture
+const AT_ONCE = 60; // tiles that are asked for in one message
+const MOST_PICTURES = 2000; // pictures that the browser keeps
+
+const ORDERS = { time: "in order of time", near: "nearest to the threshold first", like: "like my picks first" };
+
+// `source` answers: state(), send(command), rows(offset, count), pictures(frames) -> {frame: address}.
+function picker(root, source) {
+  let state = source.state();
+  let view = null; // the version of the view that is shown
+  let cursor = 0;
+  let anchor = 0;
+  let size = 132;
+  const rows = new Map(); // number of a tile -> what is known of it
+  const asked = new Set(); // first tiles of the pages that are on their way
+  const chosen = new Set();
+  const tiles = new Map(); // number of a tile -> its node, as far as it can be seen
+  const pictures = new Map(); // frame -> address of its picture, or null while it is on its way
+  const places = []; // where one was before a shot was opened
+
+  const button = (text, label, action, more = {}) =>
+    element("button", { type: "button", "aria-label": label, title: label, onclick: action, ...more }, text);
+  const labelled = (text, control) => element("label", {}, element("span", {}, text), control);
+
+  // What is kept, of the target and by film
+  const goal = element("progress", { max: 1, value: 0, "aria-label": "Frames kept, of the target" });
+  const kept = element("output", { class: "t2r-told" });
+  const films = element("table", { class: "t2r-films" });
+  const byFilm = element("details", { class: "t2r-fold" }, element("summary", {}, "By film"), films);
+  const sliders = element("div", { class: "t2r-sliders" });
+  const thresholds = element("details", { class: "t2r-fold" }, element("summary", {}, "Thresholds"), sliders);
+
+  // What is shown
+  const tabs = element("div", { class: "t2r-tabs", role: "group", "aria-label": "Which frames are shown" });
+  const order = element("select", { "aria-label": "Order", onchange: () => look({ order: order.value }) });
+  const film = element("select", { "aria-label": "Film", onchange: () => look({ film: film.value === "" ? null : Number(film.value) }) });
+  const shots = element("input", { type: "checkbox", onchange: () => look({ shots: shots.checked }) });
+  const sizes = element("input", { type: "range", min: 80, max: 260, value: size, "aria-label": "Size of the pictures" });
+  const again = button("Order anew", "Order anew: what was decided is sorted in (o)", () => look({}));
+  const back = button("← All shots", "Back to all shots (Escape)", () => leave());
+  const where = element("strong", { class: "t2r-where" });
+
+  // What is done
+  const keep = button("✓ Keep", "Keep what is chosen (k)", () => decide(true), { class: "t2r-keep" });
+  const reject = button("✗ Reject", "Reject what is chosen (x)", () => decide(false), { class: "t2r-reject" });
+  const clear = button("Leave to filters", "Take back what was decided about what is chosen (c)", () => decide(null));
+  const undo = button("Undo", "Undo the last decision (z)", () => source.send({ kind: "undo" }));
+  const told = element("output", { class: "t2r-told t2r-said", "aria-live": "polite" });
+  const problem = element("p", { class: "t2r-problem", role: "alert" });
+  const space = element("div", { class: "t2r-space" });
+  const grid = element("div", { class: "t2r-grid", role: "listbox", "aria-multiselectable": "true", tabindex: 0 }, space);
+
+  const look = (change) => {
+    const { tab, order, film, shots, shot } = state.view;
+    source.send({ kind: "view", tab, order, film, shots, shot, ...change });
+  };
+  const open = (index) => {
+    const row = rows.get(index);
+    if (!row || row.shot === null || state.view.shot) return;
+    places.push({ cursor: index, scroll: grid.scrollTop });
+    look({ shot: [row.film, row.shot] });
+  };
+  const leave = () => {
+    if (state.view.shot) source.send({ kind: "back" });
+    else choose(cursor);
+  };
+
+  // Where the tiles are
+  const columns = () => Math.max(1, Math.floor((space.clientWidth + GAP) / (size + GAP)));
+  const side = () => (space.clientWidth + GAP) / columns() - GAP;
+  const pitch = () => side() + CAPTION + GAP;
+  const seen = () => {
+    const first = Math.floor(grid.scrollTop / pitch()) - 1;
+    const last = Math.ceil((grid.scrollTop + grid.clientHeight) / pitch()) + 1;
+    return [clamp(first * columns(), 0, state.total), clamp(last * columns(), 0, state.total)];
+  };
+
+  function makeTile(index) {
+    const image = element("img", { draggable: "false", alt: "" });
+    const tile = element("div", { class: "t2r-tile", role: "option", id: `${root.id}-${index}`, "aria-posinset": index + 1 },
+      image,
+      element("span", { class: "t2r-mark", "aria-hidden": "true" }),
+      element("span", { class: "t2r-open", title: "Open the shot (Enter)", onclick: (event) => (event.stopPropagation(), open(index)) }),
+      element("span", { class: "t2r-quick" },
+        element("span", { class: "t2r-keep", title: "Keep (k)", onclick: (event) => quick(event, index, true) }, "✓"),
+        element("span", { class: "t2r-reject", title: "Reject (x)", onclick: (event) => quick(event, index, false) }, "✗")),
+      element("div", { class: "t2r-when" }), element("div", { class: "t2r-why" }));
+    tile.addEventListener("click", (event) => choose(index, event));
+    tile.addEventListener("dblclick", () => open(index));
+    space.append(tile);
+    return tile;
+  }
+
+  // All text of strangers (names of files and films, licences) is set as text, never as HTML.
+  function fillTile(tile, index) {
+    const [width, column, line] = [side(), index % columns(), Math.floor(index / columns())];
+    tile.style.transform = `translate(${column * (width + GAP)}px, ${line * pitch()}px)`;
+    tile.style.width = `${width}px`;
+    tile.setAttribute("aria-setsize", state.total);
+    tile.setAttribute("aria-selected", chosen.has(index));
+    tile.classList.toggle("t2r-cursor-at", index === cursor);
+    const row = rows.get(index);
+    if (!row) return;
+    const many = row.size > 1;
+    tile.dataset.frame = row.frame;
+    tile.dataset.kept = row.kept > 0;
+    tile.dataset.hand = row.hand;
+    tile.querySelector(".t2r-mark").textContent = row.kept > 0 ? "✓" : "✗";
+    tile.querySelector(".t2r-open").textContent = many ? `${row.size} ▸` : "";
+    tile.querySelector(".t2r-when").textContent = many ? `${row.when} · ${row.kept} kept` : row.when;
+    tile.querySelector(".t2r-why").textContent = row.why || row.title;
+    const words = `${row.title} ${row.when}: ${many ? `shot of ${row.size} frames, ${row.kept} kept` : row.kept ? "kept" : "left out"}${row.why ? `, ${row.why}` : ""}`;
+    tile.setAttribute("aria-label", words);
+    tile.title = `${words}${row.credit ? `\n${row.credit}` : ""}`;
+    const image = tile.querySelector("img");
+    image.alt = `${row.title} ${row.when}`;
+    const url = pictures.get(row.frame);
+    if (url && image.dataset.wanted !== url) showPicture(image, url).then(() => (image.dataset.frame = row.frame));
+  }
+
+  function draw() {
+    if (!space.clientWidth) return;
+    space.style.height = `${Math.ceil(state.total / columns()) * pitch()}px`;
+    const [first, last] = seen();
+    for (const [index, tile] of tiles) {
+      if (index >= first && index < last) continue;
+      tile.remove();
+      tiles.delete(index);
+    }
+    for (let index = first; index < last; index++) {
+      if (!tiles.has(index)) tiles.set(index, makeTile(index));
+      fillTile(tiles.get(index), index);
+    }
+    grid.setAttribute("aria-activedescendant", tiles.has(cursor) ? `${root.id}-${cursor}` : "");
+    want(first, last);
+  }
+
+  async function askRows(offset) {
+    if (asked.has(offset)) return;
+    asked.add(offset);
+    const [version, said] = [state.version, state.said];
+    const answer = await source.rows(offset, AT_ONCE);
+    asked.delete(offset);
+    if (version !== state.version) return draw();
+    answer.forEach((row, number) => rows.set(offset + number, { ...row, said }));
+    draw();
+  }
+
+  // Rows that are missing or older than the last decision, and pictures that are missing, are asked for page by page.
+  function want(first, last) {
+    for (let offset = first - (first % AT_ONCE); offset < last; offset += AT_ONCE) {
+      const known = [...Array(Math.min(AT_ONCE, last - offset)).keys()].every((number) => rows.get(offset + number)?.said === state.said);
+      if (!known) askRows(offset);
+    }
+    const frames = [];
+    for (let index = first; index < last; index++) {
+      const frame = rows.get(index)?.frame;
+      if (frame !== undefined && !pictures.has(frame)) frames.push(frame);
+    }
+    if (frames.length) askPictures(frames);
+  }
+
+  async function askPictures(frames) {
+    for (const frame of frames) pictures.set(frame, null);
+    const answer = await source.pictures(frames);
+    for (const [frame, url] of Object.entries(answer)) pictures.set(Number(frame), url);
+    const shown = new Set([...tiles.keys()].map((index) => rows.get(index)?.frame));
+    for (const [frame, url] of pictures) {
+      if (pictures.size <= MOST_PICTURES) break;
+      if (!url || shown.has(frame)) continue;
+      source.forget?.(url);
+      pictures.delete(frame);
+    }
+    draw();
+  }
+
+  function choose(index, event = {}) {
+    if (!state.total) return;
+    const next = clamp(index, 0, state.total - 1);
+    if (event.ctrlKey || event.metaKey) {
+      chosen.has(next) ? chosen.delete(next) : chosen.add(next);
+      anchor = next;
+    } else {
+      if (!event.shiftKey) anchor = next;
+      chosen.clear();
+      for (let one = Math.min(anchor, next); one <= Math.max(anchor, next); one++) chosen.add(one);
+    }
+    cursor = next;
+    const top = Math.floor(cursor / columns()) * pitch();
+    if (top < grid.scrollTop) grid.scrollTop = top;
+    if (top + pitch() > grid.scrollTop + grid.clientHeight) grid.scrollTop = top + pitch() - grid.clientHeight;
+    const many = chosen.size > 1 ? `${chosen.size} chosen` : "";
+    where.textContent = [state.place, many].filter(Boolean).join(" · ");
+    draw();
+  }
+
+  function decide(verdict) {
+    const which = chosen.size ? [...chosen] : [cursor];
+    if (!state.total) return;
+    source.send({ kind: "decide", version: state.version, tiles: which, keep: verdict });
+    choose(Math.max(...which) + 1);
+  }
+
+  function quick(event, index, verdict) {
+    event.stopPropagation();
+    if (!chosen.has(index)) choose(index);
+    decide(verdict);
+    grid.focus({ preventScroll: true });
+  }
+
+  // Everything around the tiles is drawn from the state.
+  function drawFilms() {
+    const cell = (...content) => element("td", {}, ...content);
+    const action = (row, keep, text, label) => button(text, `${label} ${row.title}`, () => source.send({ kind: "film", film: row.film, keep }));
+    films.replaceChildren(...state.films.map((row) =>
+      element("tr", {},
+        element("th", { scope: "row" }, row.title),
+        cell(element("meter", { min: 0, max: Math.max(1, row.frames), value: row.kept, "aria-label": `Kept of ${row.title}` })),
+        cell(`${row.kept} of ${row.frames} kept`),
+        cell(action(row, true, "✓ Keep", "Keep what the filters leave of"), " ", action(row, false, "✗ Reject", "Reject all of"), " ",
+          action(row, null, "Leave to filters", "Take back all decisions about")))));
+    film.replaceChildren(element("option", { value: "" }, "all films"), ...state.films.map((row) => element("option", { value: row.film }, row.title)));
+    film.value = state.view.film ?? "";
+  }
+
+  function makeSlider(one) {
+    const input = element("input", { type: "range", min: one.low, max: one.high, step: one.step, value: one.value, "aria-label": `${one.name}: ${one.help}` });
+    const value = element("output", {});
+    const line = element("label", { title: one.help, "data-name": one.name }, element("span", {}, one.name), input, value, element("small", {}));
+    const tell = (last) => source.send({ kind: "threshold", name: one.name, value: Number(input.value), keep: last });
+    let waiting = false;
+    input.addEventListener("input", () => {
+      value.textContent = input.value;
+      if (waiting) return;
+      waiting = true; // while one value is worked out, only the latest of the next ones counts
+      setTimeout(() => ((waiting = false), tell(false)), 150);
+    });
+    input.addEventListener("change", () => tell(true));
+    return line;
+  }
+
+  function drawSliders() {
+    if (!sliders.children.length) sliders.append(...state.thresholds.map(makeSlider));
+    state.thresholds.forEach((one, number) => {
+      const [input, value, count] = ["input", "output", "small"].map((tag) => sliders.children[number].querySelector(tag));
+      if (root.getRootNode().activeElement !== input) input.value = one.value;
+      value.textContent = Number(input.value);
+      count.textContent = one.marks === null ? "" : `marks ${one.marks}`;
+    });
+    thresholds.hidden = !state.thresholds.length;
+  }
+
+  function drawTabs() {
+    const old = root.getRootNode().activeElement?.dataset?.tab;
+    tabs.replaceChildren(...state.tabs.map((tab) =>
+      button(`${tab.title} ${tab.count}`, `${tab.title}: ${tab.count}`, () => look({ tab: tab.name, shot: null }), { "aria-pressed": String(tab.name === state.view.tab), "data-tab": tab.name })));
+    if (old) tabs.querySelector(`[data-tab="${old}"]`)?.focus();
+    order.replaceChildren(...Object.entries(ORDERS).map(([name, title]) => element("option", { value: name, disabled: name === "like" && !state.like.ready }, title)));
+    order.value = state.view.order;
+    shots.checked = state.view.shots;
+  }
+
+  function drawState() {
+    state = source.state();
+    if (view !== state.version) {
+      view = state.version;
+      rows.clear();
+      chosen.clear();
+      for (const tile of tiles.values()) tile.remove();
+      tiles.clear();
+      const place = state.view.shot ? null : places.splice(0).at(-1);
+      cursor = anchor = place?.cursor ?? 0;
+      requestAnimationFrame(() => {
+        draw();
+        grid.scrollTop = place?.scroll ?? 0;
+        if (place) choose(place.cursor);
+      });
+    }
+    goal.value = Math.min(1, state.kept / state.target);
+    kept.textContent = `${state.kept} of ${state.target} kept`;
+    undo.disabled = !state.undo;
+    told.textContent = [state.told, state.like.told].filter(Boolean).join(" · ");
+    problem.textContent = state.problem;
+    back.hidden = !state.view.shot;
+    where.textContent = state.place;
+    grid.setAttribute("aria-label", state.place);
+    space.dataset.empty = state.total ? "" : "Nothing here.";
+    root.dataset.version = state.version;
+    root.dataset.said = state.said;
+    drawFilms();
+    drawSliders();
+    drawTabs();
+    draw();
+  }
+
+  const step = (by, event) => choose(cursor + by, { shiftKey: event.shiftKey });
+  const screen = () => Math.max(1, Math.floor(grid.clientHeight / pitch())) * columns();
+  root.id = `t2r-${Math.random().toString(36).slice(2)}`;
+  onKeys(root, {
+    ArrowLeft: (event) => step(-1, event),
+    ArrowRight: (event) => step(1, event),
+    ArrowUp: (event) => step(-columns(), event),
+    ArrowDown: (event) => step(columns(), event),
+    PageUp: (event) => step(-screen(), event),
+    PageDown: (event) => step(screen(), event),
+    Home: (event) => step(-state.total, event),
+    End: (event) => step(state.total, event),
+    Enter: () => open(cursor),
+    Escape: leave,
+    k: () => decide(true),
+    x: () => decide(false),
+    c: () => decide(null),
+    z: () => undo.click(),
+    o: () => look({}),
+  });
+  root.tabIndex = -1; // the tiles take the focus
+  sizes.addEventListener("input", () => {
+    const row = Math.floor(grid.scrollTop / pitch()) * columns();
+    size = Number(sizes.value);
+    grid.scrollTop = Math.floor(row / columns()) * pitch();
+    draw();
+  });
+  grid.addEventListener("scroll", draw);
+  const resized = new ResizeObserver(draw);
+  resized.observe(grid);
+
+  root.append(
+    element("div", { class: "t2r-bar" }, goal, kept, byFilm, thresholds),
+    tabs,
+    element("div", { class: "t2r-bar" }, back, where, labelled("Order", order), labelled("Film", film),
+      element("label", {}, shots, element("span", {}, "one tile a shot")), labelled("Size", sizes), again),
+    grid,
+    element("div", { class: "t2r-bar" }, keep, reject, clear, undo, told),
+    problem,
+    element("p", { class: "t2r-help" }, source.help));
+  drawState();
+  return { drawState, close: () => resized.disconnect() };
+}
+
+const HELP = "Click a tile, Shift-click or Shift-arrows for several. k: keep, x: reject, c: leave to the filters, z: undo, Enter: open a shot, Escape: back. ";
+
+function render({ model, el }) {
+  const root = element("div", { class: "t2r t2r-picker", role: "group", "aria-label": "Pick frames" });
+  const { ask, close } = questions(model);
+  const source = {
+    help: `${HELP}Each decision is in the catalogue at once. Keeping a shot keeps those of its frames that the filters leave.`,
+    state: () => model.get("state"),
+    send: (command) => model.send(command),
+    rows: async (offset, count) => (await ask({ kind: "rows", offset, count })).rows,
+    pictures: async (frames) => {
+      const answer = await ask({ kind: "pictures", frames });
+      return Object.fromEntries(frames.map((frame, number) => [frame, pictureUrl(answer.buffers[number])]));
+    },
+    forget: (url) => URL.revokeObjectURL(url),
+  };
+  el.append(root);
+  const view = picker(root, source);
+  model.on("change:state", view.drawState);
+  return () => {
+    model.off("change:state", view.drawState);
+    view.close();
+    close();
+  };
+}
+
+// On a page of its own: all frames stand in the page, decisions are kept by the browser and saved as a file.
+function standalone(root, data) {
+  const storage = `toon2real picks ${data.catalogue}`;
+  const frames = data.frames.map((frame, place) => ({ ...frame, place }));
+  const byNumber = new Map(frames.map((frame) => [frame.frame, frame]));
+  const said = new Map(JSON.parse(localStorage.getItem(storage) ?? "[]"));
+  const batches = [];
+  const before = [];
+  let shown = { view: { tab: "kept", order: "time", film: null, shots: true, shot: null }, ids: [] };
+  let [version, decided, told] = [0, 0, ""];
+
+  const verdict = (frame) => (said.has(frame.frame) ? said.get(frame.frame) : frame.hand);
+  const isKept = (frame) => !frame.firm && (verdict(frame) ?? frame.free);
+  const shotOf = (frame) => (frame.shot === null ? [frame] : frames.filter((one) => one.film === frame.film && one.shot === frame.shot));
+  const inTab = {
+    all: () => true,
+    kept: isKept,
+    rejected: (frame) => !isKept(frame),
+    "by hand": (frame) => verdict(frame) !== null,
+  };
+  const within = (tab) => (inTab[tab] ? frames.filter(inTab[tab]) : data.near[tab].map((number) => byNumber.get(number)));
+
+  function select({ tab, order, film, shots, shot }) {
+    let found = within(tab).filter((frame) => film === null || frame.film === film);
+    if (shot) found = found.filter((frame) => frame.film === shot[0] && frame.shot === shot[1]);
+    if (order === "like") found.sort((a, b) => b.like - a.like);
+    else if (order === "time" || !data.near[tab]) found.sort((a, b) => a.place - b.place);
+    if (!shots || shot) return found;
+    const first = new Map();
+    for (const frame of found) {
+      const key = frame.shot === null ? frame.frame : `${frame.film} ${frame.shot}`;
+      if (!first.has(key) || (frame.best && !first.get(key).best)) first.set(key, frame);
+    }
+    return [...first.values()];
+  }
+
+  // What is decided about a tile: its frame, or of a shot all frames; only those that the filters leave are kept.
+  function decide(list, keep) {
+    const batch = list.map((frame) => [frame.frame, said.has(frame.frame), said.get(frame.frame)]);
+    for (const frame of list) said.set(frame.frame, keep);
+    batches.push(batch);
+    changed(`${list.length} ${list.length === 1 ? "frame" : "frames"} ${keep === null ? "left to the filters" : keep ? "kept" : "rejected"}`);
+  }
+  const free = (list, instead) => {
+    const passing = list.filter((frame) => frame.free);
+    return passing.length ? passing : instead;
+  };
+  const ofTile = (frame, keep) => {
+    if (!shown.view.shots || shown.view.shot) return [frame];
+    return keep ? free(shotOf(frame), [frame]) : shotOf(frame);
+  };
+
+  function changed(words) {
+    told = words;
+    decided += 1;
+    localStorage.setItem(storage, JSON.stringify([...said]));
+    view.drawState();
+  }
+  const show = (next) => {
+    shown = next;
+    version += 1;
+    view.drawState();
+  };
+  const commands = {
+    view: ({ kind, ...wanted }) => {
+      if (wanted.shot && !shown.view.shot) before.push(shown);
+      show({ view: wanted, ids: select(wanted) });
+    },
+    back: () => show(before.pop()),
+    decide: ({ tiles, keep }) => decide(tiles.flatMap((index) => (shown.ids[index] ? ofTile(shown.ids[index], keep) : [])), keep),
+    film: ({ film, keep }) => {
+      const all = frames.filter((frame) => frame.film === film);
+      decide(keep ? free(all, []) : all, keep);
+    },
+    undo: () => {
+      for (const [frame, had, was] of batches.pop() ?? []) had ? said.set(frame, was) : said.delete(frame);
+      changed("undone");
+    },
+  };
+
+  function row(frame) {
+    const shot = shown.view.shots && !shown.view.shot ? shotOf(frame) : [frame];
+    const own = verdict(frame);
+    const why = own === null ? frame.why : own ? "kept by hand" : "rejected by hand";
+    const { title } = data.films[frame.film];
+    return { ...frame, title, why: isKept(frame) && own === null ? "" : why, size: shot.length, kept: shot.filter(isKept).length, hand: own !== null };
+  }
+
+  const state = () => ({
+    view: shown.view,
+    version,
+    said: decided,
+    total: shown.ids.length,
+    place: shown.view.shot ? `Shot at ${shown.ids[0]?.when ?? ""}` : `${shown.ids.length} ${shown.view.shots ? "shots" : "frames"}`,
+    tabs: data.tabs.map((tab) => ({ ...tab, count: within(tab.name).length })),
+    films: data.films.map(({ title }, film) => {
+      const own = frames.filter((frame) => frame.film === film);
+      return { film, title, frames: own.length, kept: own.filter(isKept).length };
+    }),
+    thresholds: [],
+    kept: frames.filter(isKept).length,
+    target: data.target,
+    undo: batches.length > 0,
+    told,
+    problem: "",
+    like: { ready: data.like, told: "" },
+  });
+
+  function download() {
+    const decisions = [...said].map(([number, keep]) => {
+      const { film, pts, name } = byNumber.get(number);
+      return { film: data.films[film].content, pts, name, keep };
+    });
+    const text = JSON.stringify({ catalogue: data.catalogue, who: who.value, decisions }, null, 1);
+    const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+    element("a", { href: url, download: "picks.json" }).click();
+  }
+
+  shown.ids = select(shown.view);
+  const who = element("input", { type: "text", "aria-label": "Your name", placeholder: "Your name" });
+  const view = picker(root, {
+    help: `${HELP}Decisions stay in this browser; save them and give the file back: ${data.command}`,
+    state,
+    send: (command) => commands[command.kind](command),
+    rows: async (offset, count) => shown.ids.slice(offset, offset + count).map(row),
+    pictures: async (numbers) => Object.fromEntries(numbers.map((number) => [number, data.pictures[number]])),
+  });
+  root.prepend(element("div", { class: "t2r-bar" }, element("strong", {}, data.title), who,
+    element("button", { type: "button", class: "t2r-keep", onclick: download }, "Save my decisions")));
+}
