@@ -35,15 +35,24 @@ class View:
     shot: tuple[int, int] | None = None  # the shot (film, number) that is opened
 
 # %% ../nbs/28_picker.ipynb #1609e2ea
-_SLIDERS = [field for field in fields(Thresholds) if "low" in field.metadata]
+_SLIDERS = {  # lowest, highest, step, what it is
+    "trim": (0, 0.2, 0.01, "share of a film left out at both ends"),
+    "dark": (0, 0.6, 0.01, "a mean luma below this is too dark"),
+    "flat": (0, 0.2, 0.005, "a contrast below this is a fade or a blank card"),
+    "text": (0, 1, 0.01, "more letters in rows than this are a title or credits"),
+    "small": (0, 1080, 8, "pixels of the short side"),
+    "duplicate": (0, 24, 1, "bits of the hash that differ between near-duplicates"),
+    "colour": (0, 0.2, 0.005, "how far their colours differ"),
+    "cut": (0.05, 0.6, 0.01, "a change between frames above this begins a shot"),
+}
 
 
-def _slider(field, value, marks: int | None) -> dict:
+def _slider(name: str, value: float, marks: int | None) -> dict:
     "A threshold as the browser shows it"
-    low, high = field.metadata["low"], field.metadata["high"]
-    step = 1 if isinstance(field.default, int) else 0.01 if high - low > 0.3 else 0.002
-    about = {"name": field.name, "help": field.metadata["help"], "value": value, "marks": marks}
-    return about | {"low": low, "high": high, "step": step}
+    low, high, step, about = _SLIDERS[name]
+    # a value beyond the slider's ends, set elsewhere, stays within reach
+    ends = {"low": min(low, value), "high": max(high, value), "step": step}
+    return ends | {"name": name, "value": value, "help": about, "marks": marks}
 
 
 def _count(frames, keep) -> str:
@@ -57,6 +66,8 @@ class FramePicker(PictureWidget):
 
     _esm = static("common.js", "frame_picker.js") + "\nexport default { render };\n"
     state = T.Dict(help="everything around the tiles: counts, films, thresholds, what is shown").tag(sync=True)
+
+    like = None
 
     def __init__(
         self,
@@ -93,7 +104,8 @@ class FramePicker(PictureWidget):
         return scores if len(scores) else "time"
 
     def close(self):
-        self.like.stop()
+        if self.like:
+            self.like.stop()
         super().close()
 
 # %% ../nbs/28_picker.ipynb #34c8740a
@@ -105,7 +117,7 @@ def _tell(self: FramePicker):
         groups = {name: self.picks.total(name) for name in TABS[:4]}
         tabs = [{"name": name, "title": name, "count": {**counts, **groups}[name]} for name in TABS]
         values = asdict(self.picks.thresholds)
-        sliders = [_slider(field, values[field.name], counts.get(field.name)) for field in _SLIDERS]
+        sliders = [_slider(name, values[name], counts.get(name)) for name in _SLIDERS]
         self.state = {
             "view": asdict(self.view) | {"shot": list(self.view.shot or []) or None},
             "version": self._version,
@@ -233,8 +245,8 @@ def threshold(
     keep: bool = True,  # in the catalogue; else it is only tried
 ):
     "Move a threshold"
-    if name not in [field.name for field in _SLIDERS]:
-        raise CurateError(f"{name}: no threshold with a slider; {', '.join(f.name for f in _SLIDERS)} are")
+    if name not in _SLIDERS:
+        raise CurateError(f"{name}: no threshold with a slider: {', '.join(_SLIDERS)} have one")
     value = type(getattr(Thresholds(), name))(value)
     self.picks.thresholds = replace(self.picks.thresholds, **{name: value})
     if keep:

@@ -434,3 +434,9 @@ def films(self: Picks) -> pd.DataFrame:
     films = df.groupby("film", sort=False)
     numbers = films[["kept", "keep", "reject"]].sum()
     return films[["source", "kind", "split"]].first().assign(frames=films.size(), shots=films.view.nunique(), **numbers)
+
+# %% ../nbs/06_picks.ipynb #a059b3ed
+@patch(as_prop=True)
+def now(self: Picks) -> pd.DataFrame:
+    "Every frame with `film`, `shot`, `kept`, `decision` and scores, to be read only; `table` makes words of it"
+    return self._now

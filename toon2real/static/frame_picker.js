@@ -5,7 +5,7 @@ const CAPTION = 38; // pixels under a picture
 const AT_ONCE = 60; // tiles that are asked for in one message
 const MOST_PICTURES = 2000; // pictures that the browser keeps
 
-const ORDERS = { time: "in order of time", near: "nearest to the threshold first", like: "like my picks first" };
+const ORDERS = { time: "time", near: "nearest to threshold", like: "like my picks" };
 
 // `source` answers: state(), send(command), rows(offset, count), pictures(frames) -> {frame: address}.
 function picker(root, source) {
@@ -332,9 +332,9 @@ function picker(root, source) {
     tabs,
     element("div", { class: "t2r-bar" }, back, where, labelled("Order", order), labelled("Film", film),
       element("label", {}, shots, element("span", {}, "one tile a shot")), labelled("Size", sizes), again),
-    grid,
     element("div", { class: "t2r-bar" }, keep, reject, clear, undo, told),
     problem,
+    grid,
     element("p", { class: "t2r-help" }, source.help));
   drawState();
   return { drawState, close: () => resized.disconnect() };
