@@ -25,6 +25,7 @@ import traitlets as T
 from . import demo
 from .experiment import TITLES, Comparison, colour
 from .live import PictureWidget, static
+from .picker import FramePicker  # noqa: F401
 from .images import ImageError, jpeg_bytes, list_images, open_image, png_bytes, to_pil
 from .likeness import static_page
 from .runs import Run
