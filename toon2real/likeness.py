@@ -112,7 +112,8 @@ class Likeness:
                     self.features |= dict(zip(batch, seen))
                     self.told()
         except WeightsMissing as error:
-            self.problem = f"no order by likeness: {str(error).splitlines()[0]}"
+            why = str(error).splitlines()[0].removesuffix(" Looked at")
+            self.problem = f"no order by likeness: {why} TOON2REAL_INCEPTION may name a file of them."
         except Exception as error:  # the thread's end must be seen; picking goes on without it
             self.problem = f"no order by likeness: {type(error).__name__}: {error}"
         self.told()
@@ -147,13 +148,14 @@ class Likeness:
 def static_page(
     path: Path,  # the .html file
     title: str,
-    script: str,  # a file of toon2real/static that has a function `standalone(root, data)`
+    names: list[str],  # files of toon2real/static: styles, and scripts of which one has `standalone(root, data)`
     data: dict,
 ) -> Path:
     "Write one page that loads nothing from elsewhere"
     folder = files("toon2real") / "static"
-    style, common, own = ((folder / name).read_text(encoding="utf-8") for name in ("widgets.css", "common.js", script))
-    kind = Path(script).stem.replace("_", "-")
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in ("widgets.css", "common.js", *names)}
+    style = "\n".join(text for name, text in texts.items() if name.endswith(".css"))
+    script = "\n".join(text for name, text in texts.items() if name.endswith(".js"))
     safe = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
     page = f"""<!doctype html>
 <html lang="en">
@@ -166,10 +168,9 @@ body {{ background: light-dark(#fff, #1e1e1e) }}
 {style}</style>
 </head>
 <body>
-<main class="t2r t2r-{kind}" id="page"></main>
+<main class="t2r" id="page"></main>
 <script type="module">
-{common}
-{own}
+{script}
 standalone(document.getElementById("page"), {safe});
 </script>
 </body>
@@ -265,7 +266,7 @@ def pick_page(
     paths = [path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, len(pages) + 1))]
     for one, own in zip(paths, pages):
         data = _page_data(picks, own, target, pd.Series(like, dtype=float))
-        static_page(one, "Pick frames", "frame_picker.js", data)
+        static_page(one, "Pick frames", ["frame_picker.css", "frame_picker.js"], data)
     return paths
 
 # %% ../nbs/27_likeness.ipynb #c1b3f0f0

@@ -65,6 +65,7 @@ class FramePicker(PictureWidget):
     "Keep and reject the frames of a catalogue; decisions are in its file at once"
 
     _esm = static("common.js", "frame_picker.js") + "\nexport default { render };\n"
+    _css = static("widgets.css", "frame_picker.css")
     state = T.Dict(help="everything around the tiles: counts, films, thresholds, what is shown").tag(sync=True)
 
     like = None

@@ -6,7 +6,7 @@ Docs: https://toon2real.github.io/toon2real/widgets.html.md"""
 
 # %% auto #0
 __all__ = ['QUESTIONS', 'CATCH', 'EpochStepper', 'Translation', 'CompareSystems', 'Trial', 'plan_trials', 'bradley_terry',
-           'HumanStudy', 'study_results', 'study_page', 'take_answers', 'FramePicker']
+           'HumanStudy', 'study_results', 'study_page', 'take_answers', 'FramePicker', 'TrainingMonitor']
 
 # %% ../nbs/30_widgets.ipynb #29e0d764
 import hashlib
@@ -35,16 +35,33 @@ from .translate import Translator
 
 _all_ = ["FramePicker"]
 
+# %% ../nbs/30_widgets.ipynb #4c3fde98
+from .monitor import TrainingMonitor as TrainingMonitor
+
+_all_ = ["TrainingMonitor"]
+
 # %% ../nbs/30_widgets.ipynb #bbed1005
-def _strip(pictures: np.ndarray) -> bytes:
-    "Pictures N x H x W x 3 side by side, as JPEG"
-    return jpeg_bytes(np.concatenate(list(pictures), axis=1), quality=92)
-
-
 def _as_runs(runs) -> tuple[list[Run], list[str], list[str]]:
     "Runs with their labels and colours; one run, a list of runs or paths, or a `Comparison`"
     comparison = runs if isinstance(runs, Comparison) else Comparison(runs)
     return comparison.runs, comparison.labels, [comparison.group(run).colour for run in comparison.runs]
+
+
+def _sampled(run: Run, domain: str) -> tuple:
+    "What two runs must share to have sampled the same pictures of a domain"
+    if "samples" in run.about:
+        return (run.about["samples"][domain]["hash"],)
+    data = run.about["data"]
+    source = data.get(f"val_{domain}", data[domain])
+    return source["hash"], run.about["options"]["samples"], run.recipe.seed, run.recipe.side
+
+
+def _doing(run: Run) -> dict:
+    "Whether a run is training, and how far it is"
+    told = run.progress if run.running else None
+    if not told or told.get("state") != "training":
+        return {"running": run.running, "doing": "in use" if run.running else ""}
+    return {"running": True, "doing": f"training, epoch {told.get('epoch')} of {told.get('until')}"}
 
 # %% ../nbs/30_widgets.ipynb #616ff990
 _NOT_CURVES = {"epoch", "step", "pairs", "seconds", "lr"}
@@ -72,7 +89,9 @@ class EpochStepper(PictureWidget):
     "The fixed samples of one run or several at each saved epoch, with the curves of their histories"
 
     _esm = static("common.js", "epoch_stepper.js")
-    rows = T.List(help="one a run: title, colour, saved epochs, whether it is training").tag(sync=True)
+    rows = T.List(help="one a run: title, colour, saved epochs, what it is doing").tag(sync=True)
+    inputs = T.List(help="runs (their numbers) whose inputs are shown: one if all sampled the same").tag(sync=True)
+    note = T.Unicode(help="what a reader should know").tag(sync=True)
     epochs = T.List(help="epochs that any of the runs saved").tag(sync=True)
     curves = T.List(help="columns of the histories").tag(sync=True)
     epoch = T.Int(help="the epoch that is shown").tag(sync=True)
@@ -87,31 +106,38 @@ class EpochStepper(PictureWidget):
         super().__init__()
         self.runs, self.labels, self.colours = _as_runs(runs)
         self.column = column
+        self.source = "photo" if column in ("photo", "to_cartoon", "photo_back") else "cartoon"
+        same = len({_sampled(run, self.source) for run in self.runs}) == 1
+        self.inputs = [0] if same else list(range(len(self.runs)))
+        self.note = "" if same else "These runs sampled different pictures: each is shown with its own."
         self.refresh()
         self.epoch = self.epochs[-1]
 
     def refresh(self):
-        "Read the runs' folders again"
-        saved = [run.sample_epochs for run in self.runs]
+        "Read the runs' folders again; who looked at the last epoch sees the new one"
+        saved = [run.refresh().sample_epochs for run in self.runs]
         for run, epochs in zip(self.runs, saved):
             if not epochs:
                 raise ValueError(f"{run.path} holds no samples yet: train it first")
         self.curves = _curves(self.runs, self.colours)
+        at_the_end = self.epochs[-1:] == [self.epoch]
         self.epochs = sorted(set().union(*saved))
         if self.curve not in [curve["name"] for curve in self.curves]:
             self.curve = self.curves[0]["name"] if self.curves else ""
         self.rows = [
-            {"title": label, "colour": ink, "epochs": epochs, "running": run.running}
+            {"title": label, "colour": ink, "epochs": epochs, **_doing(run)}
             for run, label, ink, epochs in zip(self.runs, self.labels, self.colours, saved)
         ]
+        if at_the_end:
+            self.epoch = self.epochs[-1]
 
     def picture(self, key: str) -> bytes:
-        "`input`, or `<index of the run>/<epoch>`, as a JPEG strip"
-        if key == "input":
-            source = "photo" if self.column in ("to_cartoon", "photo_back") else "cartoon"
-            return _strip(self.runs[0].samples(self.epochs[0])[source])
-        index, epoch = map(int, key.split("/"))
-        return _strip(self.runs[index].samples(epoch)[self.column])
+        "`<number of the run>/<epoch>`, or `<number of the run>/input`, as a JPEG strip"
+        index, epoch = key.split("/")
+        run = self.runs[int(index)]
+        if epoch == "input":
+            return run.sample_bytes(run.sample_epochs[0], self.source)
+        return run.sample_bytes(int(epoch), self.column)
 
     def _hear(self, widget, message: dict, buffers: list):
         if message["kind"] == "refresh":
@@ -518,7 +544,7 @@ def study_page(
     keys = [key for trial in trials for key in (trial["input"], *trial["pictures"]) if key]
     pictures = {key: "data:image/jpeg;base64," + b64encode(study.picture(key)).decode() for key in keys}
     data = {"trials": trials, "pictures": pictures, "study": study.study, "participant": participant}
-    return static_page(path, "Which picture?", "human_study.js", data)
+    return static_page(path, "Which picture?", ["human_study.js"], data)
 
 
 def take_answers(

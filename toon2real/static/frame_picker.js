@@ -39,7 +39,7 @@ function picker(root, source) {
   const film = element("select", { "aria-label": "Film", onchange: () => look({ film: film.value === "" ? null : Number(film.value) }) });
   const shots = element("input", { type: "checkbox", onchange: () => look({ shots: shots.checked }) });
   const sizes = element("input", { type: "range", min: 80, max: 260, value: size, "aria-label": "Size of the pictures" });
-  const again = button("Order anew", "Order anew: what was decided is sorted in (o)", () => look({}));
+  const again = button("Sort again", "Order anew: what was decided is sorted in (o)", () => look({}));
   const back = button("← All shots", "Back to all shots (Escape)", () => leave());
   const where = element("strong", { class: "t2r-where" });
 
@@ -484,6 +484,7 @@ function standalone(root, data) {
     element("a", { href: url, download: "picks.json" }).click();
   }
 
+  root.classList.add("t2r-picker");
   shown.ids = select(shown.view);
   const who = element("input", { type: "text", "aria-label": "Your name", placeholder: "Your name" });
   const view = picker(root, {

@@ -69,6 +69,7 @@ function render({ model, el }) {
 
 // On a page of its own: the trials and pictures stand in the page, the answers are kept by the browser and saved as a file.
 function standalone(root, { trials, pictures, study: id, participant }) {
+  root.classList.add("t2r-human");
   const storage = `toon2real study ${id}`;
   const answers = JSON.parse(localStorage.getItem(storage) ?? "[]");
   const nobody = `somebody ${Math.random().toString(36).slice(2, 6)}`;
