@@ -1,7 +1,7 @@
 """Curation against bare decoding of the same films.
 
-Bare: PyAV decodes every frame and does nothing with it. Curation: the same decoding, one frame a second scored (luma,
-contrast, letters, hash, bars, colours), thumbnails and scores written to a catalogue.
+Bare: PyAV decodes every frame and does nothing with it. Curation: the same decoding, a tile of every frame for cuts and
+dissolves, one frame a second scored (light, letters, sharpness, hash, bars, colours), thumbnails and scores written.
 Runs alternate and the ratio of the medians is printed with its spread, so that other work on the machine hits both.
 `--memory` makes an hour-long film and prints the largest resident set of the reading process at each quarter.
 """

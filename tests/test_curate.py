@@ -12,10 +12,10 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 from av.stream import Disposition
-from toon2real.curate import MANIFEST_COLUMNS, Catalogue, CurateError, Thresholds, curate_command
-from toon2real.picks import near_duplicates
+from toon2real.curate import MANIFEST_COLUMNS, Catalogue, CurateError, Curation, Thresholds
+from toon2real.picks import Picks, near_duplicates
 from toon2real.scores import letters
 
 SHARED = Path(os.environ.get("TOON2REAL_SHARED", Path(__file__).resolve().parents[1] / ".." / "shared"))
@@ -273,6 +273,7 @@ def test_names(tmp_path):
 def test_decisions_outlive(films, whole, tmp_path):
     with Catalogue(tmp_path / "c.sqlite") as c:
         c.merge(whole.path)
+        c.thresholds = Thresholds(whole=0)
         df = c.frames()
         gone, kept = df.index[df.kept][:3], df.index[~df.kept][:2]
         c.decide(gone, keep=False, who="ann")
@@ -392,40 +393,155 @@ def test_few_films_and_more_later(tmp_path, capsys):
     for i in (1, 2):
         make_film(d / f"{i}.mp4", 6, seed=10 + i)
     with Catalogue(tmp_path / "c.sqlite") as c:
-        curate_command(c.path, sources=(d,), val=0.2, **args)
+        Curation(c.path, sources=(d,), val=0.2, **args)()
         assert sorted(c.films().split) == ["train", "val"]
         c.split(val=0.95, again=True)
         assert sorted(c.films().split) == ["train", "val"]
         first = c.films().set_index("name").split.to_dict()
         for i in (3, 4, 5):
             make_film(d / f"{i}.mp4", 4 + 2 * i, seed=10 + i)
-        curate_command(c.path, sources=(d,), val=0.5, **args)
+        Curation(c.path, sources=(d,), val=0.5, **args)()
         now = c.films().set_index("name").split.to_dict()
         assert {k: now[k] for k in first} == first and all(now.values())
         sides = set()
         for seed in range(8):
-            curate_command(c.path, val=0.4, seed=seed, resplit=True)
+            Curation(c.path, val=0.4, seed=seed, resplit=True)()
             sides.add(tuple(c.films().split))
         assert len(sides) > 1 and all(set(o) == {"train", "val"} for o in sides)
+
+
+RUN = "import sys; from toon2real.cli import main; sys.exit(main())"
+
+
+def toon2real(*words, fails=False):
+    "What a command printed"
+    done = subprocess.run([sys.executable, "-c", RUN, *map(str, words)], capture_output=True, text=True)
+    assert (done.returncode == 1) == fails, done.stderr
+    if fails:
+        assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr if fails else done.stdout
 
 
 def test_picking_in_the_shell(films, whole, tmp_path, capsys):
     with Catalogue(tmp_path / "c.sqlite") as c:
         c.merge(whole.path)
+        c.thresholds = Thresholds(whole=0)
         df = c.frames()
         no, yes = (tuple(int(o) for o in df.index[m][:2]) for m in (df.kept, ~df.kept))
-        curate_command(c.path, keep=yes, reject=no, sheet=tmp_path / "s", reasons=tmp_path / "all.csv")
+        Curation(c.path, keep=yes, reject=no, sheet=tmp_path / "s", reasons=tmp_path / "all.csv")()
         now = c.frames()
         assert now.kept[list(yes)].all() and not now.kept[list(no)].any()
-        assert {o.name for o in (tmp_path / "s").iterdir()} == {
-            "kept-1.jpg",
-            "kept-2.jpg",
-            "rejected.jpg",
-        } and now.kept.sum() > 200
+        assert {o.name for o in (tmp_path / "s").iterdir()} >= {"kept-1.jpg", "kept-2.jpg", "reject-1.jpg"}
+        assert now.kept.sum() > 200
         table = pd.read_csv(tmp_path / "all.csv", index_col="id", keep_default_na=False)
         assert (table.kept == (table.reason == "")).all() and len(table) == len(df)
-        curate_command(c.path, forget=(int(c.films().index[-1]),), small=10**6, sheet=tmp_path / "s")
-        assert {o.name for o in (tmp_path / "s").iterdir()} == {"kept-1.jpg", "rejected.jpg"} and len(c.films()) == 3
+        Curation(c.path, forget=(int(c.films().index[-1]),), thresholds=Thresholds(small=10**6), sheet=tmp_path / "s")()
+        assert {o.name for o in (tmp_path / "s").iterdir()} >= {"kept-1.jpg", "reject-1.jpg", "small-2.jpg"}
+        assert not (tmp_path / "s" / "kept-2.jpg").exists() and len(c.films()) == 3
+
+
+def test_words_of_the_command(films, whole, tmp_path):
+    "Thresholds that are not named stay; ranges, undo, --picked without a value, films and their numbers, credits"
+    path = tmp_path / "c.sqlite"
+    toon2real("curate", path, "--merge", whole.path, "--dark", 0.3, "--whole", 0)
+    said = toon2real("curate", path, "--reject", "4-10", "2", "--text", 0.3, "--films")
+    assert "by_hand 8" in said and "film1.mp4" in said and "number" in said
+    with Catalogue(path) as c:
+        assert (c.thresholds.dark, c.thresholds.text, c.thresholds.whole) == (0.3, 0.3, 0)
+    assert "by_hand 5" in toon2real("curate", path, "--undo", "5-7")
+    assert "kept 1" in toon2real("curate", path, "--keep", 5, "--picked")
+    assert "kept 1" in toon2real("curate", path)
+    assert "kept 1" not in toon2real("curate", path, "--no-picked")
+    toon2real("curate", path, "--sources", films, "--every", 0.25, "--licence", "CC0", "--author", "ann")
+    with Catalogue(path) as c:
+        assert set(c.films().licence) == {"CC0"} and set(c.frames().author) == {"ann"}
+    assert "900-999: no such frames" in toon2real("curate", path, "--keep", "900-999", fails=True)
+    assert "such as 7 or 4-10" in toon2real("curate", path, "--keep", "all", fails=True)
+
+
+def test_only_broken_stills(tmp_path):
+    "Said in one line, and the catalogue goes on"
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "x.png").write_text("no picture")
+    said = toon2real("curate", tmp_path / "c.sqlite", "--sources", tmp_path / "d", "--sheet", tmp_path / "s")
+    assert "broken: " in said and "x.png" in said and "kept 0" in said
+    assert "kept 0" in toon2real("curate", tmp_path / "c.sqlite")
+    assert "no frame is kept" in toon2real("curate", tmp_path / "c.sqlite", "--export", tmp_path / "x", fails=True)
+    Image.new("RGB", (90, 90), "red").save(tmp_path / "d" / "y.png")
+    assert "frames 2" in toon2real("curate", tmp_path / "c.sqlite", "--sources", tmp_path / "d")
+
+
+def test_full_disk_and_interrupt(films, tmp_path, monkeypatch):
+    "What a person can do is said, and what was read is kept"
+
+    def full(self, rows):
+        if rows:
+            raise sqlite3.OperationalError("database or disk is full")
+
+    def stopped(im, **_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Catalogue, "_put", full)
+        with pytest.raises(
+            CurateError, match="c.sqlite: cannot be written .database or disk is full.: free some space"
+        ):
+            Curation(tmp_path / "c.sqlite", (films,), progress=False)()
+    with monkeypatch.context() as patched:
+        patched.setattr("toon2real.catalogue.look", stopped)
+        with pytest.raises(KeyboardInterrupt, match="films, 0 frames so far: the same command goes on"):
+            Curation(tmp_path / "c.sqlite", (films,), progress=False)()
+    Curation(tmp_path / "c.sqlite", (films,), progress=False)()
+    with Catalogue(tmp_path / "c.sqlite") as c:
+        assert (c.films().status == "done").all()
+
+
+def test_the_best_twin_stays_and_the_next_comes_back(tmp_path):
+    "Of one view with a title over it, blurred, and clean: the clean one; then the blurred one"
+    rng = np.random.default_rng(1)
+    view = Image.fromarray(np.kron(rng.integers(60, 255, (9, 16, 3), np.uint8), np.ones((20, 20, 1), np.uint8)))
+    titled = view.copy()
+    ImageDraw.Draw(titled).text((60, 80), "ONCE UPON A TIME", fill="white", font_size=15)
+    for name, im in {"a": titled, "b": view.filter(ImageFilter.GaussianBlur(2)), "c": view}.items():
+        im.save(tmp_path / f"{name}.png")
+    with Catalogue(tmp_path / "c.sqlite") as c:
+        c.add(tmp_path, progress=False)
+        picks = Picks(c, Thresholds(text=2))
+        names = picks.table().name
+        assert picks.table().text[names == "a.png"].item() > 0.2
+        assert names[picks.select()].tolist() == ["c.png"]
+        picks.decide(picks.select(), keep=False)
+        assert names[picks.select()].tolist() == ["b.png"]
+        picks.undo()
+        assert names[picks.select()].tolist() == ["c.png"]
+        picks.decide(names.index[names == "a.png"], keep=True)
+        assert names[picks.select()].tolist() == ["a.png"]  # who was kept by hand stands for the others
+
+
+def test_decisions_outlive_a_killed_process(whole, tmp_path):
+    with Catalogue(tmp_path / "c.sqlite") as c:
+        c.merge(whole.path)
+    code = f"""import os, signal; from toon2real.picks import Picks
+p = Picks({str(tmp_path / "c.sqlite")!r}); p.decide(p.select()[:50], False); p.decide(p.select()[:5]); p.undo()
+os.kill(os.getpid(), signal.SIGKILL)"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert Picks(tmp_path / "c.sqlite").counts()["by_hand"] == 50
+
+
+def test_k_frames_a_shot_and_trim_in_seconds(whole):
+    picks = Picks(whole, Thresholds(per_shot=2, duplicate=0))
+    kept = picks.page(0, 1000)
+    assert kept.groupby(["film", "shot"]).size().max() == 2 == kept.shot_size.max()
+    assert (
+        picks.total(one_a_shot=True)
+        == picks.total("all", one_a_shot=True)
+        == len(kept.drop_duplicates(["film", "shot"]))
+    )
+    picks.thresholds = Thresholds(trim=3, whole=0)
+    marked = picks.table(picks.select("trim"))
+    assert len(marked) and (np.minimum(marked.time, marked.duration - marked.time) < 3).all()
+    picks.thresholds = Thresholds(trim=3)
+    assert not picks.counts()["trim"]  # off for films as short as these
 
 
 def test_merge_believes_who_read_more(films, tmp_path):

@@ -16,6 +16,7 @@ import os
 import re
 import sqlite3
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -26,12 +27,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pandas as pd
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 from fastcore.basics import patch
 from PIL import Image
 from .films import FILM_SUFFIXES, FilmError, decode, open_film, picture, timecode
 from .images import IMAGE_SUFFIXES, ImageError, open_image
-from .scores import LONG, THUMB, Thresholds, change, histogram, look
+from .scores import LONG, NEIGHBOURS, REACH, THUMB, TILE, Thresholds, blend, cuts, look
 
 # %% ../nbs/06_catalogue.ipynb #ace6a172
 class CurateError(ValueError):
@@ -58,11 +59,13 @@ class FilmReader:
         path,
         every: float = 1.0,  # seconds between two sampled frames
         after: int = None,  # go on after the frame with this time stamp
+        start: int = None,  # a sampled frame some seconds before that one (default: the beginning)
         keyframes: bool = False,  # look at key frames only
     ):
-        self.path, self.every, self.after, self.keyframes = path, every, after, keyframes
+        self.path, self.every, self.after, self.start, self.keyframes = path, every, after, start, keyframes
         self.problems, self.end = [], None  # what was wrong; seconds of the last frame
-        self._colours, self._scaler = None, VideoReformatter()
+        self._scaler, self._tiler = VideoReformatter(), VideoReformatter()
+        self._tiles, self._last = [], -math.inf  # (seconds, tile) of frames around the one that is scored; its seconds
         with open_film(path) as (container, stream):
             self._ratio = stream.sample_aspect_ratio or 1
             duration = None
@@ -75,8 +78,10 @@ class FilmReader:
             self.facts = {"width": width, "height": stream.height, "rate": rate, "duration": duration}
 
     def __iter__(self):
-        for row in _in_background(self._score, self._sampled()):
-            if row["pts"] != self.after:
+        ahead = 4 + math.ceil(2 * REACH / self.every)  # frames that come later are needed as well
+        for row in _in_background(self._score, self._sampled(), ahead):
+            row |= self._around(row["time"])
+            if self.after is None or row["pts"] > self.after:
                 yield row
         self._finish()
 
@@ -89,21 +94,25 @@ class FilmReader:
     def error(self) -> str:
         "The first problems, each once with its count"
         counts = list(Counter(self.problems).items())[:4]
-        return "; ".join(f"{problem} ({n} times)" if n > 1 else problem for problem, n in counts)
+        said = "; ".join(f"{problem} ({n} times)" if n > 1 else problem for problem, n in counts)
+        return said and f"{self.path}: {said}"
 
 # %% ../nbs/06_catalogue.ipynb #3b82c09a
 @patch
 def _sampled(self: FilmReader):
     "(frame, time stamp, seconds) of the first frame at or after each multiple of `every` seconds"
     due, now = 0.0, -math.inf
-    for pts, seconds, frame in decode(self.path, self.after, self.problems, keyframes=self.keyframes):
-        if pts == self.after:
+    for pts, seconds, frame in decode(self.path, self.start, self.problems, keyframes=self.keyframes):
+        if pts == self.start:
             due = seconds
         if seconds < now - 1:
             what = f"its time stamps begin anew at {timecode(now)}, what follows is left out"
             self.problems.append(f"{what}: repair it with `ffmpeg -i FILM -c copy NEW.mkv`")
         now = seconds
         self.end = max(now, self.end or 0.0)
+        if now == self.end:
+            tile = self._tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.BILINEAR)
+            self._tiles.append((now, tile.to_ndarray()))
         if now >= due - 1e-6:
             due = (math.floor(now / self.every + 1e-6) + 1) * self.every
             yield frame, pts, now
@@ -111,11 +120,25 @@ def _sampled(self: FilmReader):
 
 @patch
 def _score(self: FilmReader, frame, pts, seconds):
-    "The row of one frame; called for one after the other"
+    "The row of one frame, called for one after the other"
     im = picture(frame, self._ratio, LONG, self._scaler)
-    before, self._colours = self._colours, histogram(im)
-    cut = 0.0 if before is None else change(before, self._colours)
-    return {**look(im, enlarge=True), "pts": pts, "time": seconds, "cut": cut}
+    return {**look(im, enlarge=True), "pts": pts, "time": seconds}
+
+
+@patch
+def _around(self: FilmReader, now: float) -> dict:
+    "The sharpest cut since the last sampled frame, and whether this one is a mixture of its neighbours"
+    neighbours = 0 if self.keyframes else NEIGHBOURS
+    times = [seconds for seconds, _ in self._tiles]
+    first, here = bisect_right(times, self._last), bisect_left(times, now)
+    start = max(first - neighbours - 1, 0)
+    tiles = np.stack([tile for _, tile in self._tiles[start : here + neighbours + 1]])
+    cut = cuts(tiles, neighbours)[first - start : here - start + 1].max(initial=0.0)
+    early, late = bisect_left(times, now - REACH), min(bisect_left(times, now + REACH), len(times) - 1)
+    mixed = blend(self._tiles[early][1], self._tiles[here][1], self._tiles[late][1])
+    done = min(early, here - neighbours - 1)
+    self._tiles, self._last = self._tiles[max(done, 0) :], now
+    return {"cut": float(cut), "blend": 0.0 if self.keyframes else mixed}
 
 
 @patch
@@ -262,7 +285,7 @@ def fingerprint(path) -> str:
     return content.hexdigest()
 
 # %% ../nbs/06_catalogue.ipynb #b72cf59a
-_VERSION = "2"
+_VERSION = "3"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about(key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS films(
@@ -272,10 +295,10 @@ CREATE TABLE IF NOT EXISTS films(
     licence TEXT DEFAULT '', author TEXT DEFAULT '', link TEXT DEFAULT '', split TEXT DEFAULT '');
 CREATE TABLE IF NOT EXISTS frames(
     id INTEGER PRIMARY KEY, film INTEGER REFERENCES films(id), pts INTEGER DEFAULT 0, name TEXT DEFAULT '',
-    time REAL, luma REAL, contrast REAL, text REAL, cut REAL, hash INTEGER,
+    time REAL, luma REAL, contrast REAL, sharp REAL, text REAL, cut REAL, blend REAL, hash INTEGER,
     top REAL, bottom REAL, "left" REAL, "right" REAL, width INTEGER, height INTEGER,
-    stamp TEXT, error TEXT DEFAULT '', split TEXT DEFAULT '', tiny BLOB, thumb BLOB,
-    licence TEXT, author TEXT, link TEXT, UNIQUE(film, pts, name));
+    stamp TEXT, error TEXT DEFAULT '', split TEXT DEFAULT '', tiny BLOB,
+    licence TEXT, author TEXT, link TEXT, thumb BLOB, UNIQUE(film, pts, name));
 CREATE TABLE IF NOT EXISTS decisions(
     film INTEGER REFERENCES films(id), pts INTEGER, name TEXT, keep INTEGER, who TEXT, at TEXT,
     PRIMARY KEY(film, pts, name));
@@ -306,7 +329,8 @@ class Catalogue:
             raise CurateError(f"{path}: cannot be used as a catalogue ({e}): name another file") from e
         if version != _VERSION:
             formats = f"its format is {version}, known here is {_VERSION}"
-            raise CurateError(f"{path}: made by another version of this library ({formats}): update the library")
+            remedy = "update the library" if version > _VERSION else "read the films into a new one"
+            raise CurateError(f"{path}: made by another version of this library ({formats}): {remedy}")
 
     def close(self):
         self.db.close()
@@ -346,8 +370,8 @@ class Catalogue:
 # %% ../nbs/06_catalogue.ipynb #a1f81839
 _CREDIT = ["licence", "author", "link"]
 _FIELDS = [
-    *("film", "pts", "name", "time", "luma", "contrast", "text", "cut", "hash", "top", "bottom", "left", "right"),
-    *("width", "height", "stamp", "error", "tiny", "thumb", *_CREDIT),
+    *("film", "pts", "name", "time", "luma", "contrast", "sharp", "text", "cut", "blend", "hash"),
+    *("top", "bottom", "left", "right", "width", "height", "stamp", "error", "tiny", "thumb", *_CREDIT),
 ]
 _COLUMNS = ", ".join(f'"{field}"' for field in _FIELDS)
 
@@ -423,6 +447,8 @@ def _film_to_read(self: Catalogue, path: Path, new: dict, notes: list):
         return None
     if film is None:
         return None
+    if facts := {key: new[key] for key in _CREDIT if new[key]}:
+        self._put_film(film["content"], **facts)
     if (film["every"], film["keyframes"]) != (new["every"], new["keyframes"]):
         how = f"every {film['every']:g} s{' at key frames' if film['keyframes'] else ''}"
         what = f"{path}: stays sampled {how}: `forget` it first to sample it another way"
@@ -436,9 +462,10 @@ def _film_to_read(self: Catalogue, path: Path, new: dict, notes: list):
 def _read_film(self: Catalogue, film: sqlite3.Row, bar, notes: list):
     "Read a film from where the last batch ended, and say how it went"
     before, size = bar.n, os.path.getsize(film["path"])
-    after = self._one("SELECT max(pts) FROM frames WHERE film=?", film["id"])
+    after, last = self.db.execute("SELECT max(pts), max(time) FROM frames WHERE film=?", (film["id"],)).fetchone()
+    start = self._one("SELECT max(pts) FROM frames WHERE film=? AND time < ?", film["id"], (last or 0) - 3)
     try:
-        reader = FilmReader(film["path"], film["every"], after, bool(film["keyframes"]))
+        reader = FilmReader(film["path"], film["every"], after, start, bool(film["keyframes"]))
         self._put_film(film["content"], **reader.facts)
         for row in self._stored({"film": film["id"], **row} for row in reader):
             done = row["time"] / (reader.facts["duration"] or math.inf)
@@ -446,6 +473,8 @@ def _read_film(self: Catalogue, film: sqlite3.Row, bar, notes: list):
         status, error = reader.status, reader.error
     except (FilmError, CurateError) as e:
         status, error = "broken", str(e)
+    except sqlite3.Error:
+        raise
     except Exception as e:  # a decoder's surprise: reported, and the rest goes on
         status, error = "broken", f"{film['path']}: {type(e).__name__}: {e}"
     bar.update(before + size - bar.n)
@@ -479,7 +508,8 @@ def _find_stills(self: Catalogue, folder: Path, name: str, stamps: dict, new: di
         with self.db:
             self.db.execute("UPDATE films SET content=? WHERE id=?", (content, known))
     about = {"kind": "stills", "path": str(folder), "name": name, "status": "done"}
-    return self._put_film(content, **about, **({} if known else new))
+    facts = {key: new[key] for key in _CREDIT if new[key]}
+    return self._put_film(content, **about, **(facts if known else new))
 
 # %% ../nbs/06_catalogue.ipynb #4ee5728a
 @patch
@@ -538,7 +568,7 @@ def add(
     shard: tuple = (1, 1),  # (i, n): only part i (from 1) of n of the files; the catalogues are merged afterwards
     keyframes: bool = False,  # look at key frames only: several times faster; frames fall where the encoder put them
     group: str = None,  # for stills: a pattern (regex) that finds the film's name in a file name (default: the folder)
-    licence: str = "",  # of everything added now; what a manifest says about single pictures goes first
+    licence: str = "",  # of these sources, new or known; what a manifest says about single pictures goes first
     author: str = "",  # likewise
     link: str = "",  # likewise
     progress: bool = True,  # a bar with the time left

@@ -22,7 +22,7 @@ from toon2real import __version__
 # where each command is, and what it does; nothing is imported before it is asked for
 COMMANDS = {
     "quickstart": ("toon2real.cli:quickstart", "train three small systems on the embedded scenes and compare them"),
-    "curate": ("toon2real.curate:curate_command", "films and stills to a folder of cartoons ready for training"),
+    "curate": ("toon2real.curate:Curation", "films and stills to a folder of cartoons ready for training"),
     "photos": ("toon2real.photos:photos_command", "photographs by tag, with author, licence and link kept"),
     "train": ("toon2real.cli:train_class", "train a system on a folder of cartoons and a folder of photos"),
     "evaluate": ("toon2real.cli:evaluate", "judge the kept epochs of runs, or folders of translations"),

@@ -129,30 +129,34 @@ _WORDS = {
     "flat": "flat: contrast {row.contrast:.3f} < {t.flat:g}",
     "text": "text: {row.text:.2f} > {t.text:g}",
     "small": "small: {row.short:.0f} < {t.small} pixels",
+    "blend": "a mixture of its neighbours: {row.blend:.2f} > {t.blend:g}",
     "duplicate": "near-duplicate of {row.twin} ({row.bits} of 64 bits differ)",
+    "shot": "{t.per_shot} of its shot are kept",
 }
 FILTERS = list(_WORDS)
 
 
 def _margins(df: pd.DataFrame, t: Thresholds) -> pd.DataFrame:
-    "Of all filters but near-duplicates"
+    "Of the filters that look at each frame by itself"
+    trim = np.where(df.duration < t.whole, 0, t.trim if t.trim >= 1 else t.trim * df.duration)
     patterns = [pattern.lower() for pattern in t.licences or ["*"]]
     allowed = [name for name in df.licence.unique() if any(fnmatchcase(name.lower(), one) for one in patterns)]
     margins = {
         "broken": np.where(df.error == "", np.inf, -np.inf),
         "licence": np.where(df.licence.isin(allowed), np.inf, -np.inf),
-        "trim": (df.edge - t.trim * df.duration).where(df.kind == "film", np.inf),
+        "trim": (df.edge - trim).where(df.kind == "film", np.inf),
         "dark": df.luma - t.dark,
         "flat": df.contrast - t.flat,
         "text": t.text - df.text,
         "small": df.short - t.small,
+        "blend": t.blend - df.blend.fillna(0),
     }
     return pd.DataFrame(margins, df.index)
 
 # %% ../nbs/06_picks.ipynb #d2ebea25
 _QUERY = """
-SELECT r.id, r.film, f.name source, f.kind, r.name, r.pts, r.time, f.duration, r.luma, r.contrast, r.text, r.cut,
-    r.hash, r.top, r.bottom, r."left", r."right", r.tiny, r.stamp,
+SELECT r.id, r.film, f.name source, f.kind, r.name, r.pts, r.time, f.duration, r.luma, r.contrast, r.sharp,
+    r.text, r.cut, r.blend, r.hash, r.top, r.bottom, r."left", r."right", r.tiny, r.stamp,
     coalesce(r.width, f.width, 0) width, coalesce(r.height, f.height, 0) height,
     CASE WHEN r.error='' AND f.kind='film' AND f.path='' THEN 'gone: another film stands in its place'
         ELSE r.error END error,
@@ -180,12 +184,14 @@ class Picks:
     def refresh(self):
         "Read the catalogue again: films were added, or somebody else decided"
         df = pd.read_sql_query(_QUERY, self.catalogue.db, index_col="id")
-        scores = ["time", "duration", "luma", "contrast", "text", "cut", *_SIDES]
+        scores = ["time", "duration", "luma", "contrast", "sharp", "text", "cut", "blend", *_SIDES]
         df[scores] = df[scores].astype(float)  # a catalogue of broken stills has none
         self._tiny = np.frombuffer(b"".join(tiny or bytes(192) for tiny in df.tiny), np.uint8).reshape(-1, 192)
         inner = self._tiny.reshape(-1, 8, 8, 3)[:, 1:-1, 1:-1].reshape(-1, 36, 3)
         df["colours"] = inner.std(1).max(1) / 255
         df["edge"] = np.minimum(df.time, df.duration - df.time)
+        quality = df.sharp * (1 - df.blend.fillna(0) / 2) / (1 + 4 * df.text)
+        df["rank"] = quality.rank(method="first", ascending=False)
         self._read, self._pairs, self._reach = df.drop(columns="tiny"), None, (-1, -1)
         self._read_decisions()
 
@@ -222,7 +228,9 @@ def _read_decisions(self: Picks):
 def _mark(self: Picks):
     "Work out what thresholds and decisions say of every frame"
     t, df = self.thresholds, self._read
-    begins = (df.cut > t.cut) | (df.kind == "stills") | (df.film != df.film.shift())
+    mixed = df.blend > t.blend
+    mixed_before = mixed.shift(fill_value=False)
+    begins = (df.cut > t.cut) | (mixed_before & ~mixed) | (df.kind == "stills") | (df.film != df.film.shift())
     df["view"] = begins.cumsum()
     df["shot"] = df.view - df.view.groupby(df.film).transform("first")
     df = _without_bars(df, t.bars)
@@ -233,8 +241,17 @@ def _mark(self: Picks):
     instead, df["bits"] = self._settle(((clean | keep) & free & ~reject).to_numpy(), keep.to_numpy())
     df["duplicate_of"] = np.where(instead < 0, 0, df.index.to_numpy()[instead])
     margins["duplicate"] = np.where(instead < 0, np.inf, df.bits - t.duplicate - 1)
-    df["kept"] = (keep & free) | (clean & (instead < 0) & ~reject & (not t.picked))
+    clean &= instead < 0
+    margins["shot"] = t.per_shot - 1 - self._places((clean | keep) & free & ~reject, df) if t.per_shot else np.inf
+    df["kept"] = (keep & free) | (clean & (margins.shot >= 0) & ~reject & (not t.picked))
     self._now, self._margins = df, margins[FILTERS]
+
+
+@patch
+def _places(self: Picks, good: pd.Series, df: pd.DataFrame) -> pd.Series:
+    "The place of each good frame among those of its shot, from 0, the best first"
+    order = df.assign(first=df.decision != "keep")[good].sort_values(["view", "first", "rank"])
+    return order.groupby("view").cumcount().reindex(df.index, fill_value=-1)
 
 
 @patch
@@ -256,7 +273,8 @@ def _settle(self: Picks, alive, keep):
 @patch
 def _find_pairs(self: Picks, t: Thresholds) -> tuple:
     "`near_pairs` among all frames that could be read"
-    rows = np.flatnonzero(self._read.hash.notna())
+    rows = self._read["rank"].to_numpy().argsort(kind="stable")
+    rows = rows[self._read.hash.notna().to_numpy()[rows]]
     hashes = self._read.hash.to_numpy()[rows].astype(np.int64).view(np.uint64)
     pairs = near_pairs(hashes, self._tiny[rows], t.duplicate, t.colour)
     return rows[pairs["first"]], rows[pairs.second], pairs.bits.to_numpy(), pairs.colour.to_numpy()
@@ -305,7 +323,8 @@ def select(
     value = -self.nearness(filter) if isinstance(order, str) else pd.Series(order).reindex(df.index)
     rows = np.flatnonzero(chosen)
     if one_a_shot:
-        rows = rows[np.unique(df.view.to_numpy()[rows], return_index=True)[1]]
+        best = df.iloc[rows].sort_values("rank").drop_duplicates("view")
+        rows = np.sort(df.index.get_indexer(best.index))
         value = value.groupby(df.view).transform("max")
     if not isinstance(order, str) or order == "near":
         rows = rows[np.argsort(-value.fillna(-np.inf).to_numpy()[rows], kind="stable")]
@@ -333,7 +352,7 @@ def table(
     marks = self._margins.loc[ids].to_numpy() < 0
     df["marks"] = [",".join(np.compress(row, FILTERS)) for row in marks]
     df["reason"] = [_reason(row, self.thresholds) for row in df.itertuples()]
-    return df.drop(columns=["view", "short", "colours", "edge", "bits", "twin", "terms"])
+    return df.drop(columns=["view", "short", "colours", "edge", "rank", "bits", "twin", "terms"])
 
 
 @patch
@@ -384,11 +403,15 @@ def thumbnails(
     how: str = "crop",  # as in `export`; None: the whole frame, as it is kept
 ) -> list[bytes]:
     "Pictures of frames as JPEG (grey for a broken still)"
+    return [jpeg_bytes(im, 85) for im in self.crops(ids, side, how)]
+
+
+@patch
+def crops(self: Picks, ids, side: int = 128, how: str = "crop") -> list[Image.Image]:
+    "The same as images"
     images = self.catalogue.thumbnails(ids)
-    if how:
-        rows = self._now.loc[ids].itertuples()
-        images = [resize(_cut_bars(im, row), side, how) for im, row in zip(images, rows)]
-    return [jpeg_bytes(im, 85) for im in images]
+    rows = self._now.loc[ids].itertuples()
+    return [resize(_cut_bars(im, row), side, how) if how else im for im, row in zip(images, rows)]
 
 # %% ../nbs/06_picks.ipynb #2f0552e3
 @patch
