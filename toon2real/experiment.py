@@ -397,7 +397,7 @@ def _facts(self: Comparison, run: Run, epoch: int) -> dict:
         "which": " = ".join(which for which, shown in self.epochs(run).items() if shown == epoch),
         "pairs": int(history.pairs.iloc[-1]),
         "seconds": round(history.seconds.sum()),
-        "parameters": sum(p.numel() for p in run.recipe.build().parameters()),
+        "parameters": sum(p.numel() for p in run.recipe.build().parameters() if p.requires_grad),
         "paper": PAPER.get(run.recipe.name),
     }
 
