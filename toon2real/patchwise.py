@@ -29,10 +29,11 @@ class PatchwiseRecipe(Recipe):
     blocks: int = 6  # residual blocks of the generator; 9 from 256 px up
     norm: str = "sn"  # of the discriminator: "in", "sn" or "sn+in"
     contrast: float = 1.0  # weight of the contrast between a cartoon and its translation
-    contrast_same: float = 1.0  # of the contrast between a photo and its translation
-    identity: float = 0.0  # of the mean absolute difference between a photo and its translation
+    contrast_same: float = 0.0  # of the contrast between a photo and its translation
+    identity: float = 5.0  # of the mean absolute difference between a photo and its translation
     patches: int = 256  # compared in each map of features, or as many as the map has
     temperature: float = 0.07  # tau: how sharp the comparison is
+    residual: bool = True  # the generator adds to the picture; False: it paints the picture anew
     upsample: str = "resize"  # how the generator enlarges: "resize" or "transposed"
     average: float = 0.999  # share of the old in the running mean of the weights; 0 for no mean
 
@@ -66,13 +67,26 @@ def resized(channels: int) -> list[nn.Module]:
 class PatchGenerator(Generator):
     "G whose way in can be watched: `decode(encode(x))` is the translation"
 
-    def __init__(self, width: int = 64, blocks: int = 6, seed: int = 0, upsample: str = "resize"):
+    def __init__(
+        self,
+        width: int = 64,  # as in `Generator`
+        blocks: int = 6,
+        seed: int = 0,
+        upsample: str = "resize",  # or "transposed"
+        residual: bool = True,  # add to the picture
+    ):
         super().__init__(width, blocks, seed)
-        self.middle = blocks // 2 + 1
+        self.residual, self.middle = residual, blocks // 2 + 1
         if upsample == "resize":
             enlarge = *resized(4 * width), *resized(2 * width)
             self.up = nn.Sequential(*enlarge, ReflectionPad(3), nn.Conv2d(width, 3, 7))
             init_normal(self, seed)
+        if residual:
+            with torch.no_grad():
+                self.up[-1].weight.mul_(0.1)
+
+    def forward(self, x):
+        return self.decode(self.encode(x))
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
         "Maps of features, N x C x h x w, from the pixels to the middle block; the convolutions' before their norm"
@@ -85,7 +99,10 @@ class PatchGenerator(Generator):
 
     def decode(self, maps: list[torch.Tensor]) -> torch.Tensor:
         "The translation of what was encoded"
-        return torch.tanh(self.up(self.blocks[self.middle :](maps[-1])).to(maps[0].dtype))
+        made = self.up(self.blocks[self.middle :](maps[-1])).to(maps[0].dtype)
+        if self.residual:
+            made = made + torch.atanh(0.99 * maps[0])
+        return torch.tanh(made)
 
     def channels(self) -> list[int]:
         "Of the maps"
@@ -138,7 +155,9 @@ class Patchwise(System):
         return int(random_state(self.recipe.seed, f"init {name}").integers(2**31))
 
     def _generator(self) -> PatchGenerator:
-        return PatchGenerator(self.recipe.width, self.recipe.blocks, self._seed("G_r"), self.recipe.upsample)
+        return PatchGenerator(
+            self.recipe.width, self.recipe.blocks, self._seed("G_r"), self.recipe.upsample, self.recipe.residual
+        )
 
     def to_photo(self, c):
         return getattr(self, self.generators[0])(c)
