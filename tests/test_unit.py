@@ -399,10 +399,10 @@ def test_compute_is_the_players_own():
     c, r = images(1)
     from toon2real.data import Batch
 
-    b, scratch = Batch(c, r, np.arange(1)), {}
+    b = Batch(c, r, np.arange(1))
     dis, gen = s.players
     assert (dis.name, gen.name) == ("discriminators", "generators")
-    total, _ = dis.loss(b, scratch)
+    total, _ = dis.loss(b, s.draws(b))
     total.backward(inputs=dis.parameters)
     assert all(p.grad is None for p in gen.parameters) and all(p.grad is not None for p in dis.parameters)
     assert all(

@@ -15,8 +15,9 @@ from fastcore.basics import patch
 from .data import Batch, random_state
 from .discriminator import PatchGAN
 from .generator import Generator, need
-from .losses import ImagePool, discriminator_loss, generator_loss, reconstruction
-from .system import Recipe, System, below, prefixed
+from .engine import upload
+from .losses import ImagePool, discriminator_loss, exchange, generator_loss, reconstruction
+from .system import Recipe, System, below, gathered, prefixed, ranks
 
 # %% ../nbs/14_cyclegan.ipynb #594b5299
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class CycleGAN(System):
 
     generators = ("G_r", "G_c")
     to_photo_modules = ("G_r",)
+    drawn_ahead = True
 
     def __init__(
         self,
@@ -117,18 +119,45 @@ def generators_loss(self: CycleGAN, batch: Batch, scratch: dict):
 def discriminators_loss(self: CycleGAN, batch: Batch, scratch: dict):
     "LSGAN on real images and on the fakes that the pools return, half the sum for each domain"
     real_r = self.D_r(batch.r)
-    old_r = self.pool_r.query(scratch["fake_r"], self._draws("r", batch.index))
-    D_r = discriminator_loss(real_r, self.D_r(old_r))
+    D_r = discriminator_loss(real_r, self.D_r(self._past("r", scratch)))
     real_c = self.D_c(batch.c)
-    old_c = self.pool_c.query(scratch["fake_c"], self._draws("c", batch.index))
-    D_c = discriminator_loss(real_c, self.D_c(old_c))
+    D_c = discriminator_loss(real_c, self.D_c(self._past("c", scratch)))
     return D_r + D_c, dict(D_r=D_r, D_c=D_c)
+
+
+@patch
+def _past(self: CycleGAN, domain: str, scratch: dict) -> torch.Tensor:
+    "What the pool returns for our fakes. Every process's pool takes the fakes of all, so that all pools are one"
+    fakes = scratch[f"fake_{domain}"]
+    if not self.recipe.pool:
+        return fakes
+    rank, world = ranks()
+    slots, swap = scratch[f"moves_{domain}"].unbind(1)
+    pool = getattr(self, f"pool_{domain}")
+    return exchange(pool.images, gathered(fakes), slots, swap.bool())[rank::world]
+
+# %% ../nbs/14_cyclegan.ipynb #55e4dc68
+@patch
+def draws(self: CycleGAN, batch: Batch) -> dict[str, torch.Tensor]:
+    "For each pool, what it does with the fakes of all processes: a row (slot, swap) a sample, see `exchange`"
+    if not self.recipe.pool:
+        return {}
+    rank, world = ranks()
+    first = int(batch.index[0]) - rank
+    index = [*batch.index] if world == 1 else range(first, first + world * len(batch.c))
+    moves = {}
+    for domain in "rc":
+        pool = getattr(self, f"pool_{domain}")
+        pool.reserve(batch.c)
+        plan = pool.plan(len(index), self._draws(domain, index))
+        moves[f"moves_{domain}"] = upload(plan, batch.c.device)
+    return moves
 
 
 @patch
 def _draws(self: CycleGAN, domain: str, index) -> list[tuple[float, int]] | None:
     "The pool's draws for these samples; None where the pool draws by itself"
-    if not (self.keyed and self.recipe.pool):
+    if not self.keyed:
         return None
     states = [random_state(self.recipe.seed, f"pool {domain}", int(i)) for i in index]
     return [(state.random(), int(state.integers(self.recipe.pool))) for state in states]

@@ -196,6 +196,7 @@ class UNIT(System):
 
     generators = ("E_c", "E_r", "H_c", "H_r")
     to_photo_modules = ("E_c", "H_r")
+    drawn_ahead = True
 
     def __init__(self, recipe: UNITRecipe):
         super().__init__(recipe)
@@ -265,11 +266,10 @@ def draw_noise(
 
 
 @patch
-def _noise(self: UNIT, batch: Batch, scratch: dict) -> dict[str, torch.Tensor]:
-    "This step's noise"
-    if "noise" not in scratch:
-        scratch["noise"] = self._given or self.draw_noise(batch.index, batch.c)
-    return scratch["noise"]
+def draws(self: UNIT, batch: Batch) -> dict[str, torch.Tensor]:
+    "This step's noise: all of `NOISES` in one tensor"
+    noise = self._given or self.draw_noise(batch.index, batch.c)
+    return dict(noise=torch.stack([noise[name] for name in NOISES]))
 
 
 @patch
@@ -287,7 +287,7 @@ def _check_noise(self: UNIT, noise: list, c: torch.Tensor) -> dict[str, torch.Te
 @patch
 def discriminators_loss(self: UNIT, batch: Batch, scratch: dict):
     "LSGAN on real images and fresh translations, summed over the scales"
-    z = self._noise(batch, scratch)
+    z = dict(zip(NOISES, scratch["noise"]))
     with torch.no_grad():
         fake_r = self.H_r(self.E_c(batch.c) + z["dis_c"])
         fake_c = self.H_c(self.E_r(batch.r) + z["dis_r"])
@@ -308,7 +308,7 @@ def _judged(D: MultiScaleDiscriminator, real: torch.Tensor, fake: torch.Tensor) 
 @patch
 def generators_loss(self: UNIT, batch: Batch, scratch: dict):
     "Adversarial terms, reconstructions and codes within the domains, and by way of the other"
-    c, r, z = batch.c, batch.r, self._noise(batch, scratch)
+    c, r, z = batch.c, batch.r, dict(zip(NOISES, scratch["noise"]))
     h_c, h_r = self.E_c(c), self.E_r(r)
     codes = torch.cat([h_c + z["gen_c"], h_r + z["gen_r"]])
     same_c, fake_c = self.H_c(codes).split(len(c))

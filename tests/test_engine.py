@@ -1,0 +1,114 @@
+"""What makes a step fast changes nothing that it computes.
+
+Tolerances: float64 rounds at 1e-16, and 20 steps of two players who chase each other multiply that by about 1e6 (seen:
+1e-10), so a trajectory is held to 1e-7; the gradients of one step to 1e-9. Float32 rounds at 6e-8; a gradient is a sum
+over thousands of such numbers behind 20 layers: 2e-2 of its norm. Compiling takes minutes: TOON2REAL_COMPILE=1 runs
+it too."""
+
+import os
+
+import pytest
+import torch
+from toon2real.cyclegan import toon2real
+from toon2real.engine import Captured
+from toon2real.system import load_system_state, system_state
+from toon2real.unit import unit
+
+RECIPES = dict(
+    toon2real=toon2real.replace(side=24, width=2, blocks=1, pool=3),
+    both=toon2real.replace(side=24, width=2, blocks=1, pool=3, norm="sn+in", batch=2),
+    unit=unit.replace(side=64, width=2, blocks=1),
+)
+needs_compiler = pytest.mark.skipif("TOON2REAL_COMPILE" not in os.environ, reason="minutes: TOON2REAL_COMPILE=1")
+
+
+def pictures(recipe, steps, dtype=torch.float64):
+    draw = torch.Generator().manual_seed(0)
+    shape = (2, steps, recipe.batch, 3, recipe.side, recipe.side)
+    return (torch.rand(shape, generator=draw, dtype=torch.float64) * 2 - 1).to(dtype)
+
+
+def losses(system, steps=20, dtype=torch.float64):
+    "A row for each step, at rates that change"
+    rows = []
+    for k, (c, r) in enumerate(zip(*pictures(system.recipe, steps, dtype))):
+        system.set_lr(1 + k // 4, k + 1)
+        rows.append(torch.stack(list(system.step(c, r).values())))
+    return torch.stack(rows).double()
+
+
+def relative(a, b):
+    return ((a - b).abs() / b.abs().clamp_min(1e-300)).nan_to_num(0).max().item()
+
+
+def gradients(system, dtype):
+    "Of every parameter, after one step"
+    c, r = pictures(system.recipe, 1, dtype)[:, 0]
+    system.to(dtype).step(c, r)
+    return {name: p.grad.double() for name, p in system.named_parameters()}
+
+
+def same_gradients(fast, plain, tolerance):
+    "Biases in front of an instance norm have no gradient but rounding: a norm is held to the largest one's at least"
+    largest = max(g.norm() for g in plain.values())
+    for name, g in plain.items():
+        assert (fast[name] - g).norm() <= tolerance * max(g.norm(), 1e-3 * largest), name
+
+
+@needs_compiler
+def test_compiled_networks():
+    recipe = RECIPES["toon2real"].replace(epochs=3, decay_epochs=4)
+    plain, fast = recipe.build().double(), recipe.build().double()
+    before = {name: value.clone() for name, value in system_state(fast).items()}
+    assert fast.speed_up("float32", compile=True) is fast and len(fast.forwards) == 4
+    for name, value in system_state(fast).items():
+        assert torch.equal(value, before[name]), name  # compiling leaves no trace
+    assert relative(losses(fast), losses(plain)) < 1e-7
+    assert fast.to_photo(torch.zeros(3, 3, 40, 40).double()).shape == (3, 3, 40, 40)  # outside a step: plain
+
+
+class Replayed:
+    "In place of a CUDA graph: it computes anew, but from the graph's own buffers and into them"
+
+    def __init__(self, captured, batch, draws):
+        self.captured, self.batch, self.draws = captured, batch, draws
+
+    def replay(self):
+        terms = self.captured.system.turns(self.batch, dict(self.draws))
+        self.captured.values.copy_(torch.stack(list(terms.values())))
+
+
+class OnCPU(Captured):
+    "The bookkeeping of a captured step, without a GPU"
+
+    def _aside(self, batch, draws):
+        return self.system.turns(batch, draws)
+
+    def _record(self, given, index):
+        self.given = {name: x.clone() for name, x in given.items()}
+        draws = dict(self.given)
+        batch = type(self.batch)(draws.pop("c"), draws.pop("r"), index)
+        twin = self.system.recipe.build().double()  # a recording computes nothing
+        load_system_state(twin, {name: value.clone() for name, value in system_state(self.system).items()})
+        terms = twin.turns(batch, dict(draws))
+        self.names, self.values = list(terms), torch.stack(list(terms.values()))
+        self.graph = Replayed(self, batch, draws)
+
+    def __call__(self, batch, draws):
+        self.batch = batch
+        return super().__call__(batch, draws)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_buffers_of_a_captured_step(name):
+    "Pictures, draws and rates that are copied into buffers are all that a step needs; the rate is float32 there: 1e-4"
+    recipe = RECIPES[name].replace(epochs=2, decay_epochs=4)
+    plain, fast = recipe.build().double(), recipe.build().double()
+    fast.captured = OnCPU(fast)
+    assert relative(losses(fast, 8), losses(plain, 8)) < 1e-4
+    assert fast.captured.graph is not None
+    c, r = pictures(recipe, 1)[:, 0]
+    twice = [torch.cat([x, x]) for x in (c, r)]  # another size: a plain step
+    fast.step(*twice)
+    load_system_state(fast, system_state(plain))
+    assert fast.captured.graph is None  # recorded anew: the optimisers' tensors are others
