@@ -364,12 +364,14 @@ class Curation:
     progress: bool = True  # show progress
 
     def __call__(self, command: list[str] = ()):
-        "Do it. `command`: the words that were typed; thresholds that are not among them stay as they are."
+        "Do it. `command`: the words that were typed. Thresholds that are not given stay as the catalogue has them."
         with Catalogue(self.catalogue) as cat:
             try:
                 if command:
-                    known = replace(Curation(self.catalogue), thresholds=cat.thresholds)
+                    known = Curation(self.catalogue, thresholds=cat.thresholds)
                     self = cli(Curation, args=command[2:], default=known)
+                elif self.thresholds == Thresholds():
+                    self = replace(self, thresholds=cat.thresholds)
                 self._do(cat)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"interrupted; {cat!r} so far: the same command goes on") from None
