@@ -1,5 +1,6 @@
 "The monitor of a training in a real JupyterLab in a real Chromium"
 
+import os
 import re
 from pathlib import Path
 
@@ -11,14 +12,15 @@ from toon2real.runs import Run
 pytestmark = pytest.mark.browser
 
 TRAINING = """
-from toon2real.cyclegan import toon2real
+from toon2real import demo
 from toon2real.scenes import pairs
 from toon2real.training import Trainer
 from toon2real.widgets import TrainingMonitor
 cartoons, photos = pairs(20, side=64)
 held = pairs(8, seed=900, side=64)
-recipe = toon2real.tiny(width=8, blocks=1, epochs=200, decay_epochs=0)
-options = dict(val=held, evaluate_every=1, extractor="simple", progress=False)
+shipped = demo.runs()[-1]
+recipe = shipped.recipe.replace(epochs=200, decay_epochs=0)
+options = dict(val=held, evaluate_every=1, extractor="simple", init_from=shipped)
 trainer = Trainer(recipe, cartoons, photos, run={run!r}, callbacks=[TrainingMonitor()], **options)
 """
 
@@ -33,8 +35,7 @@ def step_of(page) -> int:
 
 def test_training_monitor(lab, page, tmp_path):
     "Start in the background, see it move, look, stop, find the checkpoint, go on"
-    folder = tmp_path / "<img src=x onerror=alert(1)>"
-    page.set_default_timeout(180_000)
+    folder = tmp_path / "<img src=x onerror=alert(1)>" / "toon2real"
     open_notebook(page, lab, "monitor", TRAINING.format(run=str(folder)), "handle = trainer.fit(background=True)")
     root = page.locator(".t2r-monitor")
     root.wait_for()
@@ -47,7 +48,7 @@ def test_training_monitor(lab, page, tmp_path):
     before = root.locator("figcaption").inner_text()
     root.get_by_role("button", name="Translate the samples").click()
     page.wait_for_function(f"document.querySelector('.t2r-newest figcaption').textContent !== {before!r}")
-    keep_screenshot(page, "monitor_training")
+    keep_picture(page, root)
 
     root.get_by_role("button", name="Stop after").focus()
     page.keyboard.press("Enter")
@@ -56,7 +57,7 @@ def test_training_monitor(lab, page, tmp_path):
     run = Run(folder)
     assert run.checkpoint_steps[-1] == stopped_at < 4000
     assert run.progress["state"] == "stopped"
-    assert "Trainer.resume" in root.locator("p.t2r-help").inner_text()
+    assert f"Trainer.resume('{folder}'" in root.locator("p.t2r-help").inner_text()
     for width in (1300, 800):
         page.set_viewport_size({"width": width, "height": 1000})
         for scheme in ("light", "dark"):
@@ -72,6 +73,15 @@ def test_training_monitor(lab, page, tmp_path):
     assert run.checkpoint_steps[-1] == step_of(page) > stopped_at
 
 
+def keep_picture(page, root):
+    "The picture in the notebooks: after two epochs"
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.wait_for_function("document.querySelector('.t2r-judged').innerText.includes('epoch 2')")
+        page.set_viewport_size({"width": 1160, "height": 1100})
+        root.screenshot(path=Path(folder) / "training_monitor.png")
+        page.set_viewport_size({"width": 1300, "height": 1000})
+
+
 def in_theme(page, scheme: str):
     "JupyterLab's own light or dark theme"
     page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Settings$")).click()
@@ -84,7 +94,6 @@ def in_theme(page, scheme: str):
 def test_training_monitor_while_a_cell_trains(lab, page, tmp_path):
     "In the foreground it shows what happens, and its buttons work or say why they do not"
     folder = tmp_path / "run"
-    page.set_default_timeout(180_000)
     open_notebook(page, lab, "blocked", TRAINING.format(run=str(folder)), "trainer.fit()")
     root = page.locator(".t2r-monitor")
     root.wait_for()

@@ -32,6 +32,7 @@ def runs(tmp_path_factory):
 
 def open_notebook(page, lab, name: str, *cells: str):
     "Write a notebook, open it in JupyterLab and run all its cells"
+    page.set_default_timeout(180_000)  # a machine may be busy with something else
     url, folder = lab
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}

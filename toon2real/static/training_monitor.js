@@ -79,9 +79,9 @@ function render({ model, el }) {
   model.on("change:curve", drawCurve);
   model.on("change:newest", drawNewest);
   root.append(
-    element("div", { class: "t2r-bar" }, title, state, words), element("div", { class: "t2r-bar" }, bar), note,
+    element("div", { class: "t2r-bar" }, title, state, words), element("div", { class: "t2r-bar" }, bar),
     element("div", { class: "t2r-bar" }, stop, goOn, look, hint),
-    losses, curve, element("figure", { class: "t2r-newest" }, caption, image), judged);
+    losses, curve, element("figure", { class: "t2r-newest" }, caption, image), judged, note);
   el.append(root);
   draw();
   drawCurve();
