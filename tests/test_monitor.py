@@ -1,11 +1,10 @@
 "The monitor of a training in a real JupyterLab in a real Chromium"
 
 import os
-import re
 from pathlib import Path
 
 import pytest
-from test_widgets import keep_screenshot, open_notebook
+from test_widgets import in_theme, keep_picture, keep_screenshot, open_notebook
 
 from toon2real.runs import Run
 
@@ -48,7 +47,9 @@ def test_training_monitor(lab, page, tmp_path):
     before = root.locator("figcaption").inner_text()
     root.get_by_role("button", name="Translate the samples").click()
     page.wait_for_function(f"document.querySelector('.t2r-newest figcaption').textContent !== {before!r}")
-    keep_picture(page, root)
+    if os.environ.get("SCREENSHOTS"):
+        page.wait_for_function("document.querySelector('.t2r-judged').innerText.includes('epoch 2')")
+        keep_picture(page, root, "training_monitor")
 
     root.get_by_role("button", name="Stop after").focus()
     page.keyboard.press("Enter")
@@ -71,24 +72,6 @@ def test_training_monitor(lab, page, tmp_path):
     root.get_by_role("button", name="Stop after").click()
     state_is(page, "stopped")
     assert run.checkpoint_steps[-1] == step_of(page) > stopped_at
-
-
-def keep_picture(page, root):
-    "The picture in the notebooks: after two epochs"
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.wait_for_function("document.querySelector('.t2r-judged').innerText.includes('epoch 2')")
-        page.set_viewport_size({"width": 1160, "height": 1100})
-        root.screenshot(path=Path(folder) / "training_monitor.png")
-        page.set_viewport_size({"width": 1300, "height": 1000})
-
-
-def in_theme(page, scheme: str):
-    "JupyterLab's own light or dark theme"
-    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Settings$")).click()
-    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).click()
-    page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^JupyterLab {scheme.title()}$")).click()
-    page.wait_for_function(f"document.body.dataset.jpThemeLight === '{str(scheme == 'light').lower()}'")
-    page.wait_for_timeout(300)
 
 
 def test_training_monitor_while_a_cell_trains(lab, page, tmp_path):

@@ -27,11 +27,12 @@ c, r = scenes(n, seed=0, side=72, kind="cartoon"), scenes(n - 1, seed=100, side=
 
 
 class Curious(Callback):
-    "Looks at the samples, and writes down where it is, after every step: more files to be killed in"
+    "Looks at the samples, and writes down where it is, every few steps: more files to be killed in"
 
     def losses(self, trainer):
-        trainer.look()
-        trainer.callbacks[0].pause = 0
+        if trainer.step % 3 == 0:
+            trainer.look()
+            trainer.callbacks[0].pause = 0
 
 
 def train(path, die_at=None):

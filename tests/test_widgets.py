@@ -64,6 +64,23 @@ def keep_screenshot(page, name: str):
         page.evaluate(change, "JupyterLab Light")
 
 
+def keep_picture(page, root, name: str):
+    "The widget alone, for the notebooks, likewise"
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.set_viewport_size({"width": 1200, "height": 1100})
+        root.screenshot(path=Path(folder) / f"{name}.png")
+        page.set_viewport_size({"width": 1300, "height": 1000})
+
+
+def in_theme(page, scheme: str):
+    "JupyterLab's own light or dark theme"
+    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Settings$")).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^JupyterLab {scheme.title()}$")).click()
+    page.wait_for_function(f"document.body.dataset.jpThemeLight === '{str(scheme == 'light').lower()}'")
+    page.wait_for_timeout(300)
+
+
 def test_epoch_stepper(lab, page, runs):
     cells = f"from toon2real.widgets import EpochStepper\nstepper = EpochStepper({[str(run) for run in runs]})\nstepper"
     open_notebook(page, lab, "stepper", cells)
@@ -175,6 +192,30 @@ def test_human_study(lab, page, tmp_path):
         page.get_by_role("button", name="Save my answers").click()
     given = json.loads(Path(download.value.path()).read_text())
     assert (given["participant"], len(given["answers"])) == ("Eve", 12)
+
+
+def test_epoch_stepper_of_the_shipped_runs(lab, page):
+    "Three runs in step, by mouse and by key, in both themes and two widths"
+    cells = "from toon2real import demo\nfrom toon2real.widgets import EpochStepper\nEpochStepper(demo.runs())"
+    open_notebook(page, lab, "shipped", cells)
+    root = page.locator(".t2r-stepper")
+    root.wait_for()
+    shown = "[...document.querySelectorAll('.t2r-row img')].slice(1).every(i => i.dataset.epoch === '{}')"
+    last = root.locator("input[type=range]").get_attribute("aria-valuetext").removeprefix("epoch ")
+    page.wait_for_function(shown.format(last))
+    assert root.locator(".t2r-row").count() == 4  # one input: the runs sampled the same pictures
+    slider = root.locator("input[type=range]")
+    box = slider.bounding_box()
+    slider.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    page.wait_for_function(shown.format(int(last) // 2))
+    root.press("End")
+    page.wait_for_function(shown.format(last))
+    keep_picture(page, root, "epoch_stepper")
+    for width in (1300, 800):
+        page.set_viewport_size({"width": width, "height": 1000})
+        for scheme in ("light", "dark"):
+            in_theme(page, scheme)
+            keep_screenshot(page, f"stepper_{width}_{scheme}")
 
 
 def long_run(folder: Path, epochs: int) -> Path:
