@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from queue import Empty
 
 import pytest
 
@@ -96,3 +97,71 @@ def test_the_interpreter_ends_while_it_trains(tmp_path):
     run = Run(path)
     assert run.progress["state"] == "stopped" and run.checkpoint_steps[-1] == run.progress["step"] >= 3
     assert "in the background: epoch 1 of 500" in done.stdout
+
+
+CELL = """
+import warnings
+from toon2real.cyclegan import toon2real
+from toon2real.scenes import pairs
+from toon2real.training import Trainer
+cartoons, photos = pairs(6, side=64)
+recipe = toon2real.tiny(width=8, blocks=1, epochs=500, decay_epochs=0)
+trainer = Trainer(recipe, cartoons, photos, run={run!r})
+trainer.fit()
+"""
+
+
+def outputs(client, wanted: str, until=lambda: None) -> list[dict]:
+    "What a cell shows: HTML of displays, or tracebacks; `until` is called while it runs"
+    request, shown = client.execute(wanted), []
+    while True:
+        until()
+        try:
+            message = client.get_iopub_msg(timeout=0.2)
+        except Empty:
+            continue
+        content = message["content"]
+        if message["parent_header"].get("msg_id") != request:
+            continue
+        if message["msg_type"] == "status" and content["execution_state"] == "idle":
+            return shown
+        if message["msg_type"] in ("error", "display_data", "update_display_data"):
+            shown.append(content.get("traceback") or content["data"].get("text/html", ""))
+
+
+def test_a_cell_is_interrupted_and_run_again(tmp_path):
+    "In a notebook's kernel: a quiet end with the right advice, one line for a run that is there, and going on"
+    manager = pytest.importorskip("jupyter_client.manager")
+    path = tmp_path / "run"
+    kernel, client = manager.start_new_kernel(startup_timeout=200, kernel_name="python3")
+    asked = []
+
+    def interrupt():
+        told = (path / "run.json").exists() and Run(path).progress
+        if told and told["state"] == "training" and told["step"] >= 3 and not asked:
+            asked.append(kernel.interrupt_kernel())
+
+    try:
+        shown = outputs(client, CELL.format(run=str(path)), interrupt)
+        run = Run(path)
+        last = run.checkpoint_steps[-1]
+        advice = f"saved at step {last}: continue with Trainer.resume({str(path)!r}, cartoon, photo).fit()"
+        assert [line.startswith(advice) for line in shown[-1]] == [True]
+        pages = [page for page in shown if isinstance(page, str)]
+        assert any("<progress" in page and "Losses, smoothed" in page for page in pages)
+        assert any("data:image/jpeg" in page for page in pages)
+        assert run.progress["state"] == "stopped"
+
+        again = outputs(client, CELL.format(run=str(path)))
+        assert len(again) == 1 and len(again[0]) == 1 and "already holds a run" in again[0][0]
+        assert "cartoon, photo).fit()" in again[0][0]
+
+        asked.clear()
+        outputs(client, "trainer = Trainer.resume(run, cartoons, photos)".replace("run", repr(str(path))))
+        outputs(
+            client, "trainer.fit(); trainer.step", lambda: last < (run.progress or {}).get("step", 0) and interrupt()
+        )
+        assert run.checkpoint_steps[-1] > last
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
