@@ -68,7 +68,7 @@ def keep_picture(page, root, name: str):
     "The widget alone, for the notebooks, likewise"
     if folder := os.environ.get("SCREENSHOTS"):
         page.set_viewport_size({"width": 1200, "height": 1100})
-        root.screenshot(path=Path(folder) / f"{name}.png")
+        root.screenshot(path=Path(folder) / f"{name}.jpg", quality=88)
         page.set_viewport_size({"width": 1300, "height": 1000})
 
 

@@ -25,7 +25,11 @@ def monitor_state(trainer) -> dict:
         for (name, value), ink in zip(status["losses"].items(), INKS * len(status["losses"]))
     ]
     judged = status["judged"] or {}
-    metrics = [{"name": name, "value": f"{value:.4g}"} for name, value in judged.get("all", {}).items()]
+    metrics = [
+        {"name": name, "value": f"{value:.4g}"}
+        for name, value in judged.get("all", {}).items()
+        if not name.endswith(" se")
+    ]
     best = f"best {judged['metric']} {judged['best']:.4g} at epoch {judged['best_epoch']}" if judged else ""
     return {
         "title": trainer.run.name,
