@@ -15,7 +15,7 @@ from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.discriminator import PatchGAN
 from toon2real.architecture import COLUMN, INK, PAGE, architecture, save
 from toon2real.experiment import COLOURS, compare as gather
-from toon2real.figures import busiest, comparison, curves, failures, paper_figures, plane, realism, smoothness, teaser
+from toon2real.figures import busiest, comparison, curves, failures, paper_figures, plane, realism, roughness, teaser
 from toon2real.generator import Generator, convolutions, layers
 from toon2real.runs import Run, RunError, translate_all
 from toon2real.scenes import write_scenes
@@ -121,7 +121,7 @@ def test_save(runs, tmp_path, transparent):
         assert (
             abs(im.width / 300 - COLUMN) < 0.01
             and round(im.info["dpi"][0]) == 300
-            and "smoothness" in im.text["Description"]
+            and "roughness" in im.text["Description"]
         )
     data = pdf.read_bytes()
     assert (
@@ -318,16 +318,17 @@ def test_architecture_of_systems(recipe):
 # --- curves
 
 
-def test_smoothness():
+def test_roughness():
     g = np.random.default_rng(0)
     v = g.normal(size=30)
     v[g.permutation(30)[:12]] = np.nan
     kept = [x for x in v if x == x]
-    assert np.isclose(smoothness(v), sum(abs(a - b) for a, b in zip(kept, kept[1:])) / (len(kept) - 1))
-    assert smoothness(v + 5) == pytest.approx(smoothness(v)) and smoothness(3 * v) == pytest.approx(3 * smoothness(v))
+    way = sum(abs(a - b) for a, b in zip(kept, kept[1:])) - abs(kept[-1] - kept[0])
+    assert np.isclose(roughness(v), way / (len(kept) - 1)) and roughness(sorted(kept)) == pytest.approx(0)
+    assert roughness(v + 5) == pytest.approx(roughness(v)) and roughness(3 * v) == pytest.approx(3 * roughness(v))
     for few in ([], [1.0], [np.nan, 2, np.nan]):
         with pytest.raises(ValueError, match="two epochs"):
-            smoothness(few)
+            roughness(few)
 
 
 def test_curves_say_what_the_runs_hold(runs, tmp_path):
@@ -338,9 +339,10 @@ def test_curves_say_what_the_runs_hold(runs, tmp_path):
     ]
     fig = curves(compare([seeds[0], runs[2]]))
     label = next(t.get_text() for t in fig.legends[0].texts if "toon2real" in t.get_text())
-    assert label == "toon2real: best 5 at epoch 3, smoothness 2.5"
+    assert label == "toon2real: best 5.00 at epoch 3, roughness 1.00"
+    assert "toon2real 1.00. N = " in fig.get_supxlabel().replace("\n", " ")
     label = next(t.get_text() for t in curves(compare(seeds)).legends[0].texts)
-    assert label == "toon2real (2 seeds): best 4.5 ± 0.71, smoothness 3.25"
+    assert label == "toon2real (2 seeds): best 4.50 ± 0.71, roughness 0.500"
     one = history(copy_of(runs[0], tmp_path / "one"), epoch=[1, 2], **{L: [np.nan, 3.0]})
     assert "one evaluation" in curves(compare(one)).legends[0].texts[0].get_text()
     for f in (

@@ -7,7 +7,8 @@ Docs: https://toon2real.github.io/toon2real/experiment.html.md"""
 # %% auto #0
 __all__ = ['TITLES', 'COLOURS', 'PAPER', 'HIGHER', 'DOMAINS', 'FRECHET', 'table1', 'sn_ablation', 'identity_ablation',
            'train_all', 'prepare', 'held_out', 'validation', 'judge_run', 'colour', 'Group', 'Comparison', 'compare',
-           'Pictures', 'data_facts', 'printed', 'markdown', 'latex', 'write_results', 'over_seeds', 'against_truth']
+           'Pictures', 'data_facts', 'rounded', 'number', 'printed', 'markdown', 'latex', 'write_results', 'over_seeds',
+           'against_truth']
 
 # %% ../nbs/22_experiment.ipynb #3b842323
 import json
@@ -115,6 +116,11 @@ def validation(
     return _pictures(run, "cartoon", cartoon), _pictures(run, "photo", photo)
 
 # %% ../nbs/22_experiment.ipynb #bd43326f
+def _drawn(run: Run) -> bool:
+    "Are its held-out pictures embedded scenes? Another processor draws those alike, but not to the last bit"
+    return held_out(run) and str(run.about["data"]["val_photo"]["source"]).startswith("scenes:")
+
+
 def _pictures(run: Run, kind: str, given=None) -> np.ndarray:
     "One domain; RunError where it cannot be read or has changed"
     data = run.about["data"]
@@ -126,7 +132,7 @@ def _pictures(run: Run, kind: str, given=None) -> np.ndarray:
         domain = Domain.open(source, run.recipe.side, progress=False)
     except (ValueError, OSError) as e:
         raise RunError(f"the {kind}s of {run.path} cannot be read ({e}): pass {kind}=") from e
-    if given is None and held_out(run) and domain.hash != recorded["hash"]:
+    if given is None and held_out(run) and domain.hash != recorded["hash"] and not _drawn(run):
         raise RunError(
             f"{source} holds other {kind}s now ({len(domain)}) than when {run.path} was trained "
             f"({recorded['images']}): restore them, or pass {kind}="
@@ -337,15 +343,17 @@ def history(self: Comparison, run: Run) -> pd.DataFrame:
 
 @patch
 def epochs(self: Comparison, run: Run) -> dict[str, int]:
-    'The kept epochs that are shown: "best" if the run has been judged, and "last"'
+    'The kept epochs that are shown: "best" ("best kept" if a better one is gone) where it was judged, and "last"'
     kept = [epoch for epoch in run.weight_epochs if epoch <= (self.until or math.inf)]
     if not kept:
         upto = f" up to epoch {self.until}" if self.until else ""
         raise RunError(f"{run.path} holds no weights{upto} yet: train it first")
     judged = _judged(run)
     judged = judged[judged.index.isin(kept)]
-    best = {"best": int(judged[run.metric].idxmin())} if len(judged) else {}
-    return best | {"last": kept[-1]}
+    if not len(judged):
+        return {"last": kept[-1]}
+    best, every = int(judged[run.metric].idxmin()), self.history(run).set_index("epoch")[run.metric]
+    return {"best" if best == every.idxmin() else "best kept": best, "last": kept[-1]}
 
 # %% ../nbs/22_experiment.ipynb #9cc74def
 @dataclass
@@ -365,6 +373,16 @@ def pictures(self: Comparison, n: int) -> Pictures:
     index = choose(len(cartoons), n, self.seed, "figure: cartoons")
     others = choose(len(photos), n, self.seed, "figure: photographs")
     return Pictures(index, cartoons[index], photos[others], len(cartoons))
+
+
+@patch
+def truth(self: Comparison, n: int) -> np.ndarray | None:
+    "The true photographs of the cartoons of `pictures(n)`: known of embedded scenes alone"
+    if self.origin != "validation" or not _drawn(self.runs[0]):
+        return None
+    source = self.runs[0].about["data"]["val_cartoon"]["source"].replace("cartoon", "photo")
+    photos = Domain.open(source, self.runs[0].recipe.side, progress=False).images
+    return photos[self.pictures(n).index]
 
 
 @patch
@@ -418,13 +436,33 @@ def _terms(self: Comparison) -> dict:
 
 # %% ../nbs/22_experiment.ipynb #0d0f837d
 @patch
+def _same_judge(self: Comparison, run: Run) -> bool:
+    "Did the judge of this table choose the best epoch of the run?"
+    about, known = self.judge.about, run.about.get("judge")
+    if not known or not _drawn(run) or self.origin == "given":
+        return run.same_judge(about)
+    sources = [[one.about["data"][domain]["source"] for domain in ("val_cartoon", "val_photo")] for one in self.runs]
+    return sources.count(sources[0]) == len(sources) and run.same_judge(about | {"images": known["images"]})
+
+
+@patch
+def _metrics(self: Comparison, run: Run, epoch: int) -> dict:
+    "The metrics of a kept epoch: as its history has them, where the same judge wrote them"
+    told = _judged(run).loc[[epoch]] if self._same_judge(run) and epoch in _judged(run).index else pd.DataFrame()
+    known = {name: told[name].item() for name in self.judge.untranslated if name in told}
+    return known if known and not self.reps else _judge_epoch(self.judge, run, epoch, self._pictures[0]) | known
+
+
+@patch
 def _make_table(self: Comparison) -> pd.DataFrame:
-    cartoons, _ = self._pictures
+    rows = {FLOOR: dict(self.judge.floor), UNTRANSLATED: dict(self.judge.untranslated)}
     shown = [(run, epoch) for run in self.runs for epoch in dict.fromkeys(self.epochs(run).values())]
-    rows = {FLOOR: self.judge.floor, UNTRANSLATED: self.judge.untranslated}
+    if all(self._same_judge(run) for run in self.runs):
+        rows[FLOOR] |= self.runs[0].about["judge"]["floor"]
+        rows[UNTRANSLATED] |= self.runs[0].about["judge"]["untranslated"]
     for run, epoch in tqdm(shown, desc="judging", disable=not self.progress, leave=False):
         facts = self._facts(run, epoch)
-        rows[f"{self.label(run)}, {facts['which']}"] = facts | _judge_epoch(self.judge, run, epoch, cartoons)
+        rows[f"{self.label(run)}, {facts['which']}"] = facts | self._metrics(run, epoch)
     columns = [*_FACTS, *self.judge.untranslated, "paper"]
     table = pd.DataFrame(list(rows.values()), list(rows), columns)
     table = table.astype({"paper": float} | {name: "Int64" for name in _FACTS if name not in ("system", "which")})
@@ -522,11 +560,30 @@ def _remarks(self: Comparison) -> list[str]:
     "All that a reader of the table should know"
     remarks = self.notes + [f"{sentence} {remedy}" for sentence, remedy in self.missing]
     for run in self.runs:
-        if run.best is not None and not run.same_judge(self.judge.about):
+        if run.best is not None and not self._same_judge(run):
             judge = run.about["judge"]
             other = f"{judge['extractor']}, N = {judge['n']}"
             remarks.append(f"{self.label(run)}: its best epoch was chosen by another judge ({other}).")
     return remarks
+
+# %% ../nbs/22_experiment.ipynb #7c306d6b
+def rounded(value: float) -> str:
+    "Three digits that count"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
+def number(
+    row,  # of a table or a history
+    name: str,  # the column
+) -> str:
+    "A measure as every table, legend and sentence writes it: three digits, or as many as its standard error deserves"
+    value, error = row[name], row.get(f"{name} se", math.nan)
+    if name in HIGHER:
+        return f"{value:.3f}"
+    if not error > 0:
+        return rounded(value)
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 # %% ../nbs/22_experiment.ipynb #1b5fc66a
 def printed(
@@ -541,7 +598,7 @@ def printed(
 
 
 def _cell(row: dict, name: str) -> str:
-    "A value with as many digits as its column deserves"
+    "A value, with its interval if it has one"
     value = row[name]
     if isinstance(value, str):
         return value
@@ -551,11 +608,10 @@ def _cell(row: dict, name: str) -> str:
         return f"{value / 1e6:.1f} M"
     if name in _FACTS:
         return f"{int(value):,}"
-    if f"{name} se" in row:
-        return f"{value:.4f} ± {row[f'{name} se']:.4f}"
+    text = number(row, name)
     if f"{name} low" in row:
-        return f"{value:.3g} [{row[f'{name} low']:.3g}, {row[f'{name} high']:.3g}]"
-    return f"{value:.3f}" if name in HIGHER else f"{value:.2f}"
+        text += f" [{rounded(row[f'{name} low'])}, {rounded(row[f'{name} high'])}]"
+    return text
 
 # %% ../nbs/22_experiment.ipynb #42609e4d
 def markdown(table: pd.DataFrame) -> str:

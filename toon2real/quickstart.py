@@ -25,7 +25,7 @@ from PIL import Image
 
 from .experiment import FRECHET, TITLES, against_truth, prepare, table1
 from .images import grid, png_bytes, resize, to_pil, write_atomic
-from .runs import Run, RunError, environment, translate_all
+from .runs import Run, RunError, translate_all
 from .scenes import pairs, scenes, write_scenes
 from .system import Recipe
 from .training import Callback, Trainer, in_notebook
@@ -55,8 +55,6 @@ def _go_on(path: str):
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", flush=True)
     try:
         trainer = Trainer.resume(path, progress=False, callbacks=[_Child()])
-        if trainer.step == 0:
-            trainer.run.update(environment=environment(trainer.device))
         trainer.fit()
     except (ValueError, OSError, RuntimeError) as e:
         raise SystemExit(str(e)) from None
@@ -70,8 +68,10 @@ class Apart:
         self.total = trainer.recipe.total_epochs * trainer.pairs.steps
         self.process = self.first = self.last = None
 
-    def start(self, threads: int):
+    def start(self):
         "Begin, or go on where the run is"
+        if self.step == 0:
+            self.run.update(environment=self.run.about["environment"] | {"threads": 1})
         code = "import sys; from toon2real.quickstart import _go_on; _go_on(sys.argv[1])"
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", code, str(self.run.path)],
@@ -79,7 +79,7 @@ class Apart:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
             start_new_session=True,  # Ctrl-C is for the parent alone
         )
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -151,9 +151,9 @@ class _Board:
         self.show, self.shown, self.handle = show, 0.0, None
         self.terminal = sys.stderr.isatty()
         if show and in_notebook():
-            from IPython.display import HTML, display
+            from IPython.display import display
 
-            self.handle = display(HTML(""), display_id=True)
+            self.handle = display({"text/plain": ""}, raw=True, display_id=True)
 
     def line(self, text: str, last: bool = False):
         "Show this line instead of the one before; not too often, unless it is the last"
@@ -213,7 +213,7 @@ def _work(trainings: list[Apart], at_once: int, board: _Board):
     while waiting or working:
         while waiting and len(working) < at_once:
             working.append(waiting.pop(0))
-            working[-1].start(max(1, cores() // at_once))
+            working[-1].start()
         time.sleep(0.2)
         for training in working:
             while training.lines:
@@ -240,33 +240,22 @@ def side_by_side(
 def _write_folders(
     out: Path,
     images: int,  # training pictures in each domain
-    val: int,  # held-out cartoons, and half of the held-out photographs
-    side: int,  # of the held-out pictures
-) -> tuple[int, int]:  # the first seeds of the held-out cartoons and of the held-out photographs
-    "Write the scenes; folders that are complete stay as they are"
-    held_cartoons = 2 * images
-    held_photos = held_cartoons + val
-    folders = {
-        "cartoon": (images, 0, 128),
-        "photo": (images, images, 128),
-        "val/cartoon": (val, held_cartoons, side),
-        "val/photo": (2 * val, held_photos, side),
-    }
-    for name, (n, seed, size) in folders.items():
-        folder = out / name
-        if len(list(folder.glob("*.png"))) != n:
-            write_scenes(folder, n, folder.name, seed=seed, side=size)
-    return held_cartoons, held_photos
+):
+    "Write the scenes that the trainings see; a folder that is complete stays as it is"
+    for kind, seed in (("cartoon", 0), ("photo", images)):
+        folder = out / kind
+        if len(list(folder.glob("*.png"))) != images:
+            write_scenes(folder, images, kind, seed=seed)
 
 # %% ../nbs/28_quickstart.ipynb #02c7d86a
 def quickstart_recipes() -> list[Recipe]:
-    "The presets, small enough for two processor cores, with the rate that suits a short schedule"
+    "The presets, small enough for two processor cores: half of the epochs at the full rate, half of decay"
     return [recipe.tiny(epochs=4, decay_epochs=4) for recipe in table1()]
 
 
 def quickstart(
     out: Path = "quickstart",  # folder for data, runs, table and pictures
-    images: int = 550,  # training pictures in each domain
+    images: int = 600,  # training pictures in each domain
     val: int = 100,  # validation pairs
     recipes: Iterable[Recipe] = None,  # by default the three systems, shrunk
     progress: bool = True,
@@ -274,10 +263,15 @@ def quickstart(
     "Scenes, three systems, one table"
     out, recipes = Path(out), list(recipes or quickstart_recipes())
     side, data = recipes[0].side, out / "scenes"
-    held_cartoons, held_photos = _write_folders(data, images, val, side)
+    _write_folders(data, images)
+    held_cartoons, held_photos = 2 * images, 2 * images + val  # the first of the held-out scenes
     cartoons, truth = pairs(val, seed=held_cartoons, side=side)
     target, other = np.split(scenes(2 * val, seed=held_photos, side=side, kind="photo"), 2)
-    options = dict(val=(data / "val/cartoon", data / "val/photo"), evaluate_every=1, extractor="simple")
+    held_out = (
+        f"scenes:cartoon:{held_cartoons}-{held_photos - 1}@{side}",
+        f"scenes:photo:{held_photos}-{held_photos + 2 * val - 1}@{side}",
+    )
+    options = dict(val=held_out, evaluate_every=1, extractor="simple")
     runs = train_side_by_side(recipes, data / "cartoon", data / "photo", out / "runs", progress=progress, **options)
 
     rows, columns = {UNTOUCHED: cartoons}, {"cartoon": cartoons}

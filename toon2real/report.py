@@ -6,7 +6,7 @@ Docs: https://toon2real.github.io/toon2real/report.html.md"""
 
 # %% auto #0
 __all__ = ['MEANINGS', 'SVG', 'XLINK', 'NEUTRAL', 'SILENT', 'Standing', 'meaning', 'results', 'named', 'palette', 'svg', 'spread',
-           'strip', 'film', 'recipes', 'notes', 'silent', 'command_line', 'command', 'drawings', 'report',
+           'strip', 'showpiece', 'film', 'recipes', 'notes', 'silent', 'command_line', 'command', 'drawings', 'report',
            'by_their_judge', 'template']
 
 # %% ../nbs/25_report.ipynb #e39a000c
@@ -27,11 +27,11 @@ import pandas as pd
 from fastcore.basics import patch
 from fastcore.docments import docments
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from . import __version__, experiment, figures
-from .experiment import DOMAINS, HIGHER, Comparison
+from .experiment import DOMAINS, HIGHER, Comparison, number, rounded
 from .features import WeightsMissing
 from .fid import UNTRANSLATED
 from .images import grid, jpeg_bytes, resize, to_pil, write_atomic
@@ -71,7 +71,7 @@ class Standing:
 
     def _value(self, name) -> str:
         seeds = (self.rows.system == name).sum()
-        value = f"{self.means.at[name, self.metric]:.2f}"
+        value = number(self.means.loc[name], self.metric)
         return f"{value}, mean of {seeds} seeds" if seeds > 1 else value
 
     def settled(self) -> str:
@@ -100,6 +100,16 @@ class Standing:
             return f"their difference in {self.kid} is within its sampling error"
         return f"by {self.kid} {self.titles[1]} is ahead" if gap < 0 else None
 
+    def disagreement(self) -> str | None:
+        "Who is first by the other distances, where that is somebody else"
+        firsts = {}
+        for name in self.means:
+            derived = name.endswith((" to input", " se", " low", " high"))
+            if name.startswith(("FID", "KID", "Frechet")) and not derived:
+                firsts.setdefault(self.means[name].idxmin(), []).append(name)
+        others = [f"{title_of(name)} by {listed(by)}" for name, by in firsts.items() if name != self.order[0]]
+        return f"The measures disagree: first is {'; '.join(others)}." if others else None
+
 # %% ../nbs/25_report.ipynb #9c750fee
 def title_of(name: str) -> str:
     "What the page calls a system"
@@ -114,7 +124,7 @@ def _means(rows) -> pd.DataFrame:
 @patch
 def against_input(self: Standing) -> str:
     "Does any system beat the untranslated cartoons?"
-    cartoons = f"untranslated cartoons ({self.input[self.metric]:.2f})"
+    cartoons = f"untranslated cartoons ({number(self.input, self.metric)})"
     measures = [self.metric, self.main, self.kid]
     beaten = {}  # who loses -> by which measures
     for measure in measures:
@@ -137,7 +147,7 @@ def at_the_end(self: Standing) -> str | None:
     ends = _means(self.last)[self.metric].sort_values()
     if list(ends.index) == self.order:
         return None
-    order = ", ".join(f"{title_of(name)} {value:.2f}" for name, value in ends.items())
+    order = ", ".join(f"{title_of(name)} {rounded(value)}" for name, value in ends.items())
     return f"At the last epochs the order is another: {order}."
 
 
@@ -146,11 +156,11 @@ def sentences(
     self: Standing,
     fair: bool = True,  # do the runs differ in nothing but the system?
 ) -> list[str]:
-    "Who came first, how sure that is, and whether anyone beats the untranslated cartoons"
+    "Whether anyone beats the untranslated cartoons, who came first, and how sure that is"
     sure = None
     if len(self.order) > 1:
         sure = self.settled() if fair else "But they differ in more than the system, so this order says little."
-    said = [self.first(), sure, self.against_input(), self.at_the_end()]
+    said = [self.against_input(), self.first(), self.disagreement(), sure, self.at_the_end()]
     return [sentence for sentence in said if sentence]
 
 # %% ../nbs/25_report.ipynb #963b4ccd
@@ -284,6 +294,8 @@ def drawn(make, alt: str, colours: dict[str, str], **more) -> dict:
         fig = make()
     except (ValueError, WeightsMissing) as error:
         return dict(alt=alt, svg=None, reason=str(error), **more)
+    if told := [text.get_text() for legend in fig.legends for text in legend.texts]:
+        alt = f"{alt}. {'; '.join(told)}"
     caption = fig.get_supxlabel().replace("\n", " ")
     fig.supxlabel("")
     root = svg(fig, alt, colours)
@@ -303,11 +315,28 @@ def spread(
     return sorted(kept | {keep} & set(epochs))
 
 
-def strip(images: np.ndarray, most: int = 8, side: int = 128) -> str:
-    "The first pictures side by side as a data URI; larger ones are made smaller"
+def strip(images: np.ndarray, most: int = 8, side: int = 128, cols: int = None) -> str:
+    "The first pictures as a data URI, side by side, or in so many columns; larger ones are made smaller"
     pictures = [to_pil(image) for image in images[:most]]
     small = [resize(picture, min(side, picture.width)) for picture in pictures]
-    return jpeg_uri(grid(small, cols=most, pad=0))
+    return jpeg_uri(grid(small, cols=cols or most, pad=0))
+
+# %% ../nbs/25_report.ipynb #16ebd5f7
+def showpiece(
+    cmp: Comparison,
+    star: Run,  # whose translations are shown
+    most: int = 8,  # cartoons
+) -> dict:
+    "Cartoons above their translations, above the true photographs where they are known: for the first screen"
+    rows = {
+        "cartoons": cmp.pictures(most).cartoons,
+        f"what {cmp.label(star)} makes of them": cmp.translations(star, most),
+    }
+    truth = cmp.truth(most)
+    if truth is not None:
+        rows["their true photographs"] = truth
+    columns = [strip(np.stack(column), cols=1) for column in zip(*rows.values())]
+    return dict(columns=columns, rows=f"From the top: {listed(rows)}.")
 
 # %% ../nbs/25_report.ipynb #9f5f4b05
 def film(
@@ -322,11 +351,14 @@ def film(
     for index, run in enumerate(runs):
         epochs = spread(run.sample_epochs, most, run.best)
         frames.append([(epoch, strip(run.samples(epoch)["to_photo"])) for epoch in epochs])
-        inputs = strip(run.samples()["cartoon"])
-        sheets.setdefault(inputs, []).append(dict(index=index, run=named(cmp, run)))
+        data, options = run.about.get("data", {}), run.about.get("options", {})
+        source = data.get("val_cartoon") or data.get("cartoon") or {}
+        alike = source.get("hash", index), run.recipe.seed, run.recipe.side, options.get("samples")
+        inputs = sheets.setdefault(alike, (strip(run.samples()["cartoon"]), []))
+        inputs[1].append(dict(index=index, run=named(cmp, run)))
     return dict(
         frames=frames,
-        sheets=sheets,
+        sheets=list(sheets.values()),
         epochs=sorted({epoch for strips in frames for epoch, _ in strips}),
         best=[run.best for run in runs],
         pictures=max(len(run.samples()["cartoon"][:8]) for run in runs),
@@ -368,8 +400,8 @@ SILENT = [  # the choice; what was chosen; why
     (
         "Norm of the discriminators",
         "{norm}",
-        """The paper adds spectral normalization (sn) and does not say whether instance norm (in) stays.
-        Without it hardly any gradient reaches the generators at the start, so toon2real has both.""",
+        """The paper adds spectral normalization (sn) and does not say whether instance norm (in) stays. Where the
+        technique comes from it replaces the other norm, as in toon2real's recipe.""",
     ),
     (
         "Loss of the discriminators",
@@ -452,6 +484,17 @@ def command(run: Run) -> str:
     return f"Trainer({', '.join(words)}).fit()"
 
 # %% ../nbs/25_report.ipynb #5879f22c
+def _plane_in_words(cmp: Comparison) -> str:
+    "Where each run ends in the plane, for those who cannot see it"
+    ends = []
+    for run, label in zip(cmp.runs, cmp.labels):
+        history, main = cmp.history(run), run.about.get("judge", {}).get("main")
+        if main in history and history[main].notna().any():
+            last = history[history[main].notna()].iloc[-1]
+            ends.append(f"{label} ends at {number(last, main)}, and {number(last, f'{main} to input')} from its input")
+    return f"Distance to photographs against distance to the input. {'; '.join(ends)}"
+
+
 def drawings(cmp: Comparison, pictures: int, failures: int, star: Run) -> dict:
     "All figures of the page"
     colours, label, networks = palette(cmp), cmp.label(star), []
@@ -460,15 +503,17 @@ def drawings(cmp: Comparison, pictures: int, failures: int, star: Run) -> dict:
         networks.append(
             drawn(partial(figures.architecture, system), f"Layers of {group.title}", colours, label=group.title)
         )
-    quality = drawn(partial(figures.curves, cmp), "Quality against epoch", colours)
-    plane = drawn(partial(figures.plane, cmp), "Distance to photographs against distance to the input", colours)
-    alt = "Cartoons and their translations, each with a close-up"
+    quality = drawn(partial(figures.curves, cmp), f"{star.metric} against epoch", colours)
+    plane = drawn(partial(figures.plane, cmp), _plane_in_words(cmp), colours)
+    everyone = listed(cmp.labels)
+    alt = f"{pictures} cartoons and what {everyone} make of them, each with a close-up of the place with most detail"
     worst = partial(figures.failures, cmp, failures, run=star)
+    far = f"The {failures} translations of {label} that are farthest from photographs"
     side_by_side = partial(figures.comparison, cmp, pictures)
     return dict(
         curves=[quality, plane],
         side_by_side=drawn(side_by_side, alt, colours),
-        failures=drawn(worst, f"The worst translations of {label}", colours, label=label) if failures else None,
+        failures=drawn(worst, far, colours, label=label) if failures else None,
         architectures=networks,
     )
 
@@ -505,14 +550,34 @@ def report(
         domains=DOMAINS,
         runs=[named(cmp, run) for run in cmp.runs],
         judged=any(run.best is not None for run in cmp.runs),
+        showpiece=_showpiece(cmp, star),
         film=film(cmp, epochs),
         recipes=recipes(cmp),
         silent=silent(cmp),
         commands="\n\n".join([*map(command, cmp.runs), again]),
         **drawings(cmp, pictures, failures, star),
     )
-    write_atomic(out, page.encode())
+    write_atomic(out, _without_folders(page, cmp).encode())
     return Path(out)
+
+
+def _showpiece(cmp: Comparison, star: Run) -> dict | None:
+    "None where the pictures or the weights are not there"
+    try:
+        return showpiece(cmp, star)
+    except (ValueError, OSError):
+        return None
+
+
+def _without_folders(page: str, cmp: Comparison) -> str:
+    "The page as it can be sent: a run or folder outside the working folder keeps the last two parts of its path"
+    sources = [domain["source"] for run in cmp.runs for domain in run.about.get("data", {}).values()]
+    known = {str(path) for path in [*sources, *(run.path for run in cmp.runs)] if path and Path(path).is_absolute()}
+    for path in sorted(known, key=len, reverse=True):
+        inside = Path(path).is_relative_to(Path.cwd())
+        short = Path(path).relative_to(Path.cwd()) if inside else Path("...", *Path(path).parts[-2:])
+        page = page.replace(str(escape(path)), str(escape(short)))
+    return page
 
 
 def by_their_judge(runs, extractor="auto", n: int = None, **options) -> Comparison:

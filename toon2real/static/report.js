@@ -7,6 +7,16 @@
   theme(document.getElementById("theme"));
   document.querySelectorAll(".epochs").forEach(epochs);
   document.querySelectorAll(".block").forEach(copy);
+  document.querySelectorAll(".scroll, .plot, .film, nav ol").forEach(more);
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(fold => (fold.open = true)));
+
+  // What goes on beyond its right edge fades there.
+  function more(box) {
+    const mark = () => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+    box.addEventListener("scroll", mark, { passive: true });
+    new ResizeObserver(mark).observe(box);
+    mark();
+  }
 
   // Light or dark: what the system says, until the reader says otherwise.
   function theme(button) {
