@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from av.stream import Disposition
+from toon2real.cli import main
 from toon2real.curate import MANIFEST_COLUMNS, Catalogue, CurateError, Curation, Thresholds
 from toon2real.picks import Picks, near_duplicates
 from toon2real.scores import letters
@@ -410,16 +411,18 @@ def test_few_films_and_more_later(tmp_path, capsys):
         assert len(sides) > 1 and all(set(o) == {"train", "val"} for o in sides)
 
 
-RUN = "import sys; from toon2real.cli import main; sys.exit(main())"
+@pytest.fixture
+def toon2real(capsys):
+    "Runs a command; what it printed"
 
+    def run(*words, fails=False):
+        code = main(list(map(str, words)))
+        out, err = capsys.readouterr()
+        assert code == fails, err
+        assert not fails or err.count("\n") == 1, err
+        return err if fails else out
 
-def toon2real(*words, fails=False):
-    "What a command printed"
-    done = subprocess.run([sys.executable, "-c", RUN, *map(str, words)], capture_output=True, text=True)
-    assert (done.returncode == 1) == fails, done.stderr
-    if fails:
-        assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr if fails else done.stdout
+    return run
 
 
 def test_picking_in_the_shell(films, whole, tmp_path, capsys):
@@ -440,7 +443,7 @@ def test_picking_in_the_shell(films, whole, tmp_path, capsys):
         assert not (tmp_path / "s" / "kept-2.jpg").exists() and len(c.films()) == 3
 
 
-def test_words_of_the_command(films, whole, tmp_path):
+def test_words_of_the_command(films, whole, tmp_path, toon2real):
     "Thresholds that are not named stay; ranges, undo, --picked without a value, films and their numbers, credits"
     path = tmp_path / "c.sqlite"
     toon2real("curate", path, "--merge", whole.path, "--dark", 0.3, "--whole", 0)
@@ -452,23 +455,27 @@ def test_words_of_the_command(films, whole, tmp_path):
     assert "kept 1" in toon2real("curate", path, "--keep", 5, "--picked")
     assert "kept 1" in toon2real("curate", path)
     assert "kept 1" not in toon2real("curate", path, "--no-picked")
-    toon2real("curate", path, "--sources", films, "--every", 0.25, "--licence", "CC0", "--author", "ann")
+    toon2real(
+        "curate", path, "--sources", films, "--every", 0.25, "--no-progress", "--licence", "CC0", "--author", "ann"
+    )
     with Catalogue(path) as c:
         assert set(c.films().licence) == {"CC0"} and set(c.frames().author) == {"ann"}
     assert "900-999: no such frames" in toon2real("curate", path, "--keep", "900-999", fails=True)
     assert "such as 7 or 4-10" in toon2real("curate", path, "--keep", "all", fails=True)
 
 
-def test_only_broken_stills(tmp_path):
+def test_only_broken_stills(tmp_path, toon2real):
     "Said in one line, and the catalogue goes on"
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "x.png").write_text("no picture")
-    said = toon2real("curate", tmp_path / "c.sqlite", "--sources", tmp_path / "d", "--sheet", tmp_path / "s")
+    said = toon2real(
+        "curate", tmp_path / "c.sqlite", "--no-progress", "--sources", tmp_path / "d", "--sheet", tmp_path / "s"
+    )
     assert "broken: " in said and "x.png" in said and "kept 0" in said
     assert "kept 0" in toon2real("curate", tmp_path / "c.sqlite")
     assert "no frame is kept" in toon2real("curate", tmp_path / "c.sqlite", "--export", tmp_path / "x", fails=True)
     Image.new("RGB", (90, 90), "red").save(tmp_path / "d" / "y.png")
-    assert "frames 2" in toon2real("curate", tmp_path / "c.sqlite", "--sources", tmp_path / "d")
+    assert "frames 2" in toon2real("curate", tmp_path / "c.sqlite", "--no-progress", "--sources", tmp_path / "d")
 
 
 def test_full_disk_and_interrupt(films, tmp_path, monkeypatch):

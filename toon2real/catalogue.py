@@ -129,16 +129,14 @@ def _score(self: FilmReader, frame, pts, seconds):
 def _around(self: FilmReader, now: float) -> dict:
     "The sharpest cut since the last sampled frame, and whether this one is a mixture of its neighbours"
     neighbours = 0 if self.keyframes else NEIGHBOURS
-    times = [seconds for seconds, _ in self._tiles]
+    times, tiles = zip(*self._tiles)
     first, here = bisect_right(times, self._last), bisect_left(times, now)
-    start = max(first - neighbours - 1, 0)
-    tiles = np.stack([tile for _, tile in self._tiles[start : here + neighbours + 1]])
-    cut = cuts(tiles, neighbours)[first - start : here - start + 1].max(initial=0.0)
     early, late = bisect_left(times, now - REACH), min(bisect_left(times, now + REACH), len(times) - 1)
-    mixed = blend(self._tiles[early][1], self._tiles[here][1], self._tiles[late][1])
-    done = min(early, here - neighbours - 1)
-    self._tiles, self._last = self._tiles[max(done, 0) :], now
-    return {"cut": float(cut), "blend": 0.0 if self.keyframes else mixed}
+    start = max(first - neighbours - 1, 0)
+    cut = cuts(np.stack(tiles[start : here + neighbours + 1]), neighbours)[first - start : here - start + 1]
+    self._tiles, self._last = self._tiles[max(min(early, here - neighbours - 1), 0) :], now
+    mixed = 0.0 if self.keyframes else blend(tiles[early], tiles[here], tiles[late])
+    return {"cut": float(cut.max(initial=0)), "blend": mixed}
 
 
 @patch
@@ -644,14 +642,12 @@ def decide(
 ):
     "What a person says overrides every filter (but not the choice of licences) and outlives a change of thresholds"
     ids = frames.index if isinstance(frames, pd.DataFrame) else np.atleast_1d(frames)
-    said = (None if keep is None else int(keep), who or getpass.getuser())
-    at = datetime.now(UTC).isoformat(timespec="microseconds")
+    said = keep, who or getpass.getuser(), datetime.now(UTC).isoformat(timespec="microseconds")
+    query = "INSERT OR REPLACE INTO decisions SELECT film, pts, name, ?, ?, ? FROM frames WHERE id=?"
     with self.db:
         for i in map(int, ids):
-            frame = self.db.execute("SELECT film, pts, name FROM frames WHERE id=?", (i,)).fetchone()
-            if frame is None:
+            if not self.db.execute(query, (*said, i)).rowcount:
                 raise CurateError(f"frame {i}: not in {self.path}; ids are the index of `frames()`")
-            self.db.execute("INSERT OR REPLACE INTO decisions VALUES(?, ?, ?, ?, ?, ?)", (*frame, *said, at))
 
 # %% ../nbs/06_catalogue.ipynb #e8ee495c
 @patch

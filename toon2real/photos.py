@@ -584,7 +584,7 @@ def _fetch(album: _Album, web: Web, photo: Photo, side: int) -> tuple[str, str]:
 def download(
     tags=PAPER_TAGS,  # one tag or several
     folder="photos",  # gets the images and manifest.csv
-    n: int = 1000,  # go on until the folder holds so many
+    n: int = 1000,  # go on until the folder holds so many, training and validation together
     side: int = 256,  # pixels of the short side, at least; the smallest size that has them is fetched
     licences="open",  # "open", "research", "cc", or names: see `choose_licences`
     flickr: Flickr | None = None,  # default: Flickr() with the key from FLICKR_API_KEY
@@ -648,7 +648,7 @@ def photos_command(
     Args:
         folder: where the images and their manifest go
         tags: Flickr tags; each gets its share
-        n: go on until the folder holds so many
+        n: go on until the folder holds so many, training and validation together (7,000 are 5,000 and 2,000)
         side: pixels of the short side, at least
         licences: open, research (adds non-commercial), cc (adds no-derivatives), or names such as "CC BY"
         sort: relevance, interestingness-desc, date-posted-desc or date-taken-desc

@@ -8,7 +8,6 @@ Docs: https://toon2real.github.io/toon2real/picks.html.md"""
 __all__ = ['FILTERS', 'near_pairs', 'settle', 'near_duplicates', 'Picks']
 
 # %% ../nbs/06_picks.ipynb #f7a76695
-import math
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -332,10 +331,9 @@ def select(
 
 
 @patch
-def total(self: Picks, filter: str = "kept", order="time", film: int = None, shot: int = None, one_a_shot=False) -> int:
-    "How many frames `select` would give"
-    chosen = self._chosen(filter, film, shot)
-    return int(self._now.view[chosen].nunique() if one_a_shot else chosen.sum())
+def total(self: Picks, filter: str = "kept", **which) -> int:
+    "How many frames `select(filter, **which)` gives"
+    return len(self.select(filter, **which))
 
 # %% ../nbs/06_picks.ipynb #b6df5de3
 @patch
@@ -385,14 +383,9 @@ def page(self: Picks, offset: int = 0, n: int = 60, **which) -> pd.DataFrame:
 # %% ../nbs/06_picks.ipynb #8f023703
 def _cut_bars(im: Image.Image, row) -> Image.Image:
     "The picture without its bars, and without the blurred line beside each"
-    if not row.letterbox:
-        return im
-    top, bottom, left, right = (
-        share + 1 / LONG if share else 0 for share in (row.top, row.bottom, row.left, row.right)
-    )
-    width, height = im.size
-    start = math.ceil(left * width), math.ceil(top * height)
-    return im.crop((*start, width - math.ceil(right * width), height - math.ceil(bottom * height)))
+    bars = np.array([row.left, row.top, row.right, row.bottom])
+    left, top, right, bottom = np.ceil((bars + (bars > 0) / LONG) * (im.size * 2)).astype(int)
+    return im.crop((left, top, im.width - right, im.height - bottom))
 
 
 @patch
