@@ -11,6 +11,7 @@ import pytest
 import torch
 from toon2real.cyclegan import toon2real
 from toon2real.engine import Captured
+from toon2real.patchwise import patchwise
 from toon2real.system import load_system_state, system_state
 from toon2real.unit import unit
 
@@ -18,6 +19,7 @@ RECIPES = dict(
     toon2real=toon2real.replace(side=24, width=2, blocks=1, pool=3),
     both=toon2real.replace(side=24, width=2, blocks=1, pool=3, norm="sn+in", batch=2),
     unit=unit.replace(side=64, width=2, blocks=1),
+    patchwise=patchwise.replace(side=24, width=2, blocks=1),
 )
 needs_compiler = pytest.mark.skipif("TOON2REAL_COMPILE" not in os.environ, reason="minutes: TOON2REAL_COMPILE=1")
 

@@ -32,7 +32,7 @@ def test_samples_have_the_columns_that_exist(run):
 def test_epoch_stepper_shows_it(run):
     "Its translations; a column that it has not is refused where it is asked for"
     stepper = EpochStepper(run)
-    assert stepper.picture("input")[:2] == stepper.picture("0/1")[:2] == b"\xff\xd8"
+    assert stepper.picture("0/input")[:2] == stepper.picture("0/1")[:2] == b"\xff\xd8"
     with pytest.raises(RunError, match="the samples have cartoon, to_photo, photo"):
         run.sample_bytes(column="to_cartoon")
 

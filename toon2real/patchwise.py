@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from .data import Batch, random_state
 from .discriminator import PatchGAN
+from .engine import upload
 from .generator import Generator, ReflectionPad, check_sides, init_normal, normed
 from .losses import discriminator_loss, generator_loss, reconstruction
 from .system import Recipe, System
@@ -85,8 +86,11 @@ class PatchGenerator(Generator):
             with torch.no_grad():
                 self.up[-1].weight.mul_(0.1)
 
-    def forward(self, x):
-        return self.decode(self.encode(x))
+    def forward(self, x, watched: bool = False):
+        "The photo; watched, it comes with the maps that it passed through"
+        maps = self.encode(x)
+        made = self.decode(maps)
+        return (made, maps) if watched else made
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
         "Maps of features, N x C x h x w, from the pixels to the middle block; the convolutions' before their norm"
@@ -136,6 +140,7 @@ class Patchwise(System):
     "A generator, a discriminator, heads for the comparison, and the running mean of the generator"
 
     two_way = False
+    drawn_ahead = True
 
     def __init__(self, recipe: PatchwiseRecipe):
         super().__init__(recipe)
@@ -173,44 +178,49 @@ def step(
     r: torch.Tensor,  # photos, likewise
     index: np.ndarray = None,  # global sample numbers, as in `System.step`
 ) -> dict[str, torch.Tensor]:  # loss terms with their weights
-    "Generator, discriminator, and the mean moves"
+    "One whole optimisation step; the first begins with the weights that translate, which may have been loaded"
     if self.recipe.average and not self.seen:
-        self.G_r.load_state_dict(self.mean_r.state_dict())  # fine-tuning begins with the weights that were saved
-    terms = System.step(self, c, r, index)
+        self.G_r.load_state_dict(self.mean_r.state_dict())
+    return System.step(self, c, r, index)
+
+
+@patch
+def turns(self: Patchwise, batch: Batch, scratch: dict) -> dict[str, torch.Tensor]:
+    "Generator, discriminator, and the mean moves a little nearer to the generator"
+    terms = System.turns(self, batch, scratch)
     if self.recipe.average:
-        self._move_mean(self.seen / self.recipe.batch)
+        with torch.no_grad():
+            for mean, weight in zip(self.mean_r.parameters(), self.G_r.parameters()):
+                mean.lerp_(weight, (1 - scratch["kept"]).to(mean))
     return terms
 
-
+# %% ../nbs/15b_patchwise.ipynb #569034d7
 @patch
-@torch.no_grad()
-def _move_mean(self: Patchwise, n: float):
-    "Bring the mean a little nearer to the generator after step `n`"
-    kept = min(self.recipe.average, (1 + n) / (10 + n))
-    for mean, weight in zip(self.mean_r.parameters(), self.G_r.parameters()):
-        mean.lerp_(weight, 1 - kept)
+def draws(self: Patchwise, batch: Batch) -> dict[str, torch.Tensor]:
+    "For each map the places of each sample, N x S; and the share of the mean that stays"
+    recipe, (height, width) = self.recipe, batch.c.shape[-2:]
+    states = [random_state(recipe.seed, "patches", int(i)) for i in batch.index]
+    drawn = {}
+    for level in range(len(self.heads)):
+        scale = min(2**level, 4)
+        total = (height // scale) * (width // scale)
+        size = min(recipe.patches, total)
+        chosen = [state.choice(total, size, replace=False, shuffle=False) for state in states]
+        drawn[f"places_{level}"] = upload(np.stack(chosen), batch.c.device)
+    n = self.seen / recipe.batch + 1
+    return drawn | {"kept": upload(min(recipe.average, (1 + n) / (10 + n)), batch.c.device)}
 
-# %% ../nbs/15b_patchwise.ipynb #916a7c4d
+# %% ../nbs/15b_patchwise.ipynb #795ef8a2
 @patch
-def places(self: Patchwise, index, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-    "For each map N x S places, drawn for each of the samples numbered `index`"
-    chosen, states = [], [random_state(self.recipe.seed, "patches", int(i)) for i in index]
-    for features in maps:
-        total = features.shape[2] * features.shape[3]
-        size = min(self.recipe.patches, total)
-        drawn = [state.choice(total, size, replace=False, shuffle=False) for state in states]
-        chosen.append(torch.from_numpy(np.stack(drawn)).to(features.device))
-    return chosen
-
-
-@patch
-def compared(self: Patchwise, maps: list[torch.Tensor], made: torch.Tensor, index) -> torch.Tensor:
+def compared(self: Patchwise, maps: list[torch.Tensor], made: torch.Tensor, drawn: dict) -> torch.Tensor:
     "The contrast of each of `made` with what it was made from, whose maps are given, averaged over the maps"
     losses = []
-    for head, key, query, at in zip(self.heads, maps, self.G_r.encode(made), self.places(index, maps)):
+    for level, (head, key, query) in enumerate(zip(self.heads, maps, self.G_r.encode(made))):
+        places = drawn[f"places_{level}"]
+        places = places.repeat(len(made) // len(places), 1)  # photos in the same places as the cartoons beside them
         with torch.no_grad():
-            k = head(pick(key[: len(made)], at))
-        losses.append(contrast(head(pick(query, at)), k, self.recipe.temperature))
+            k = head(pick(key[: len(made)], places))
+        losses.append(contrast(head(pick(query, places)), k, self.recipe.temperature))
     return torch.stack(losses).mean(0)
 
 # %% ../nbs/15b_patchwise.ipynb #99f9e7d2
@@ -219,12 +229,10 @@ def G_loss(self: Patchwise, batch: Batch, scratch: dict):
     "To be taken for a photo, and recognised place by place"
     recipe, c, r = self.recipe, batch.c, batch.r
     both = recipe.contrast_same or recipe.identity
-    maps = self.G_r.encode(torch.cat([c, r]) if both else c)
-    made = self.G_r.decode(maps)
+    made, maps = self.G_r(torch.cat([c, r]) if both else c, watched=True)
     fake_r, same_r = made[: len(c)], made[len(c) :]
     scratch["fake_r"] = fake_r.detach()
-    seen, index = (made, [*batch.index] * 2) if recipe.contrast_same else (fake_r, batch.index)
-    losses = self.compared(maps, seen, index)
+    losses = self.compared(maps, made if recipe.contrast_same else fake_r, scratch)
     nothing = c.new_zeros(())
     terms = dict(
         G_r=generator_loss(self.D_r(fake_r)),
