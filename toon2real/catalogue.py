@@ -211,7 +211,20 @@ def _walk(folder: Path, notes: list):
     for root, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(root, name) for name in sorted(files) if not name.startswith(".")]
-        yield from (path for path in paths if path.suffix.lower() in FILM_SUFFIXES | IMAGE_SUFFIXES)
+        for path in paths:
+            if path.suffix.lower() in FILM_SUFFIXES | IMAGE_SUFFIXES:
+                if why := _odd(path):
+                    notes.append((str(path), "broken", f"{path}: {why}"))
+                else:
+                    yield path
+
+
+def _odd(path: Path) -> str:
+    "Why something that is called like a film or an image is left alone; empty if it is a file with a sound name"
+    if not path.is_file():
+        return "no file (a broken link, a pipe or a device): take it away"
+    sound = os.fsencode(path).decode("utf-8", "replace") == str(path)
+    return "" if sound else "its name is not UTF-8: rename it"
 
 
 def _files(source: Path, notes: list) -> list[Path]:

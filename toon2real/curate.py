@@ -390,7 +390,8 @@ def _do(self: Curation, cat: Catalogue):
         facts = {"licence": self.licence, "author": self.author, "link": self.link, "progress": self.progress}
         notes = cat.add(list(self.sources), self.every, _shard(self.shard), self.keyframes, self.group, **facts)
         for note in notes.itertuples():
-            print(f"{note.status}: {note.what}".replace(f"{Path.cwd()}{os.sep}", ""))
+            said = f"{note.status}: {note.what}".replace(f"{Path.cwd()}{os.sep}", "")
+            print("".join(sign if sign.isprintable() else "?" for sign in said))
     self._decide(cat)
     if self.val is not None:
         by = "frame" if self.independent else "film"

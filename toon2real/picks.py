@@ -377,8 +377,8 @@ def page(self: Picks, offset: int = 0, n: int = 60, **which) -> pd.DataFrame:
     df = self.table(self.select(**which)[offset : offset + n])
     filter = which.get("filter", "kept")
     chosen = self._chosen(filter, which.get("film"), which.get("shot"))
-    size = self._now.view.map(self._now.view[chosen].value_counts())
-    return df.assign(near=self.nearness(filter)[df.index], shot_size=size[df.index])
+    size = self._now.view[df.index].map(self._now.view[chosen].value_counts())
+    return df.assign(near=self.nearness(filter)[df.index], shot_size=size.astype(int))
 
 # %% ../nbs/06_picks.ipynb #8f023703
 def _cut_bars(im: Image.Image, row) -> Image.Image:
