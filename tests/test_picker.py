@@ -11,6 +11,7 @@ import pytest
 from test_widgets import keep_screenshot, open_notebook
 
 from toon2real.catalogue import Catalogue
+from toon2real.cli import main
 from toon2real.likeness import Likeness, likeness, pick_page, take_picks
 from toon2real.picks import Picks
 from toon2real.scenes import scenes, write_film
@@ -137,7 +138,7 @@ def test_frame_picker_looks_around(page, picker, catalogue):
     said(page, 2)
     assert len(decisions(catalogue)) == 1 + 4
     root.locator("summary", has_text="Thresholds").click()
-    slider = root.get_by_label("dark: ")
+    slider = root.get_by_role("slider", name="dark: ")
     slider.focus()
     before = root.locator("[data-name=dark] small").inner_text()
     for _ in range(10):
@@ -180,6 +181,21 @@ def test_frame_picker_page(page, catalogue, tmp_path):
         assert "not in this catalogue" not in take_picks(cat, given)
         assert {row[0] for row in cat.db.execute("SELECT who FROM decisions")} == {"eve"}
     assert len(decisions(catalogue)) == len(json.loads(given.read_text())["decisions"])
+
+
+def test_curate_writes_a_page_and_reads_its_picks(catalogue, tmp_path, capsys):
+    page, given = tmp_path / "pick.html", tmp_path / "picks.json"
+    main(["curate", str(catalogue), "--pick", str(page)])
+    assert f"{page}\n" in capsys.readouterr().out
+    with Catalogue(catalogue) as cat:
+        frame, film, pts = cat.db.execute(
+            "SELECT r.id, f.content, r.pts FROM frames r JOIN films f ON f.id=r.film WHERE f.kind='film'"
+        ).fetchone()
+    decision = {"film": film, "pts": pts, "name": "", "keep": False}
+    given.write_text(json.dumps({"who": "eve", "decisions": [decision]}))
+    main(["curate", str(catalogue), "--picks", str(given)])
+    assert "0 frames kept, 1 rejected" in capsys.readouterr().out
+    assert decisions(catalogue) == [(frame, 0)]
 
 
 def auc(scores: np.ndarray, good: np.ndarray) -> float:

@@ -349,6 +349,7 @@ class Curation:
     keep: tuple[str, ...] = ()  # frames to keep whatever the filters say, by their numbers on the sheets: 7 4-10
     reject: tuple[str, ...] = ()  # frames to leave out
     undo: tuple[str, ...] = ()  # frames to leave to the filters again
+    picks: Path | None = None  # take over the decisions of a file that a page of `--pick` gave back
     val: float | None = None  # split by film, with this share for validation; films that have a split stay there
     seed: int = 0  # of the split
     independent: bool = False  # stills that have nothing to do with each other are split image by image
@@ -357,6 +358,7 @@ class Curation:
     sheet: Path | None = None
     """Write frames with their numbers into this folder: kept-1.jpg and so on, all that is kept; dark-1.jpg and so on,
     all that a filter marks, the nearest to its threshold first."""
+    pick: Path | None = None  # write a page to pick frames on in any browser; it gives back a file for `--picks`
     export: Path | None = None  # write the kept frames and manifest.csv into this folder
     side: int = 143  # pixels of exported frames; a training at 128 crops from 143
     how: str = "crop"  # crop, short or squash
@@ -403,6 +405,10 @@ def _do(self: Curation, cat: Catalogue):
         print(f"{self.reasons}: scores and reasons of {len(df)} frames")
     if self.sheet:
         print(_sheets(cat, self.sheet))
+    if self.pick:
+        from toon2real.likeness import pick_page  # a room above this one, asked for by the command alone
+
+        print(*pick_page(cat, self.pick), sep="\n")
     if self.export:
         splits = cat.export(self.export, self.side, self.how, progress=self.progress).split.value_counts()
         print(f"{self.export}: {', '.join(f'{n} {name}' for name, n in splits.items())}, manifest.csv")
@@ -413,6 +419,10 @@ def _decide(self: Curation, cat: Catalogue):
     known = pd.Index([i for (i,) in cat.db.execute("SELECT id FROM frames ORDER BY id")])
     for words, keep in ((self.keep, True), (self.reject, False), (self.undo, None)):
         cat.decide(_numbers(words, known), keep)
+    if self.picks:
+        from toon2real.likeness import take_picks
+
+        print(take_picks(cat, self.picks))
 
 
 def _tell(cat: Catalogue, films: bool = False):

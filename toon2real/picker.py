@@ -36,14 +36,15 @@ class View:
 
 # %% ../nbs/28_picker.ipynb #1609e2ea
 _SLIDERS = {  # lowest, highest, step, what it is
-    "trim": (0, 0.2, 0.01, "share of a film left out at both ends"),
+    "trim": (0, 0.2, 0.01, "share of a film left out at both ends; from 1 on, seconds"),
     "dark": (0, 0.6, 0.01, "a mean luma below this is too dark"),
     "flat": (0, 0.2, 0.005, "a contrast below this is a fade or a blank card"),
     "text": (0, 1, 0.01, "more letters in rows than this are a title or credits"),
     "small": (0, 1080, 8, "pixels of the short side"),
     "duplicate": (0, 24, 1, "bits of the hash that differ between near-duplicates"),
     "colour": (0, 0.2, 0.005, "how far their colours differ"),
-    "cut": (0.05, 0.6, 0.01, "a change between frames above this begins a shot"),
+    "blend": (0.5, 1, 0.01, "more than this a mixture of its neighbours is a dissolve or a fade"),
+    "per_shot": (0, 12, 1, "at most so many frames of a shot; 0 for any number"),
 }
 
 
