@@ -11,6 +11,8 @@ const ORDERS = { time: "time", near: "nearest to threshold", like: "like my pick
 function picker(root, source) {
   let state = source.state();
   let view = null; // the version of the view that is shown
+  let wanted = state.view;
+  let wishes = 0; // that are not granted yet
   let cursor = 0;
   let anchor = 0;
   let size = 132;
@@ -53,9 +55,11 @@ function picker(root, source) {
   const space = element("div", { class: "t2r-space" });
   const grid = element("div", { class: "t2r-grid", role: "listbox", "aria-multiselectable": "true", tabindex: 0 }, space);
 
+  // A second wish may be uttered before the first is granted: they add up.
   const look = (change) => {
-    const { tab, order, film, shots, shot } = state.view;
-    source.send({ kind: "view", tab, order, film, shots, shot, ...change });
+    wanted = { ...wanted, ...change };
+    wishes += 1;
+    source.send({ kind: "view", ...wanted });
   };
   const open = (index) => {
     const row = rows.get(index);
@@ -223,7 +227,7 @@ function picker(root, source) {
         cell(action(row, true, "✓ Keep", "Keep what the filters leave of"), " ", action(row, false, "✗ Reject", "Reject all of"), " ",
           action(row, null, "Leave to filters", "Take back all decisions about")))));
     film.replaceChildren(element("option", { value: "" }, "all films"), ...state.films.map((row) => element("option", { value: row.film }, row.title)));
-    film.value = state.view.film ?? "";
+    film.value = wanted.film ?? "";
   }
 
   function makeSlider(one) {
@@ -256,15 +260,17 @@ function picker(root, source) {
   function drawTabs() {
     const old = root.getRootNode().activeElement?.dataset?.tab;
     tabs.replaceChildren(...state.tabs.map((tab) =>
-      button(`${tab.title} ${tab.count}`, `${tab.title}: ${tab.count}`, () => look({ tab: tab.name, shot: null }), { "aria-pressed": String(tab.name === state.view.tab), "data-tab": tab.name })));
+      button(`${tab.title} ${tab.count}`, `${tab.title}: ${tab.count}`, () => look({ tab: tab.name, shot: null }), { "aria-pressed": String(tab.name === wanted.tab), "data-tab": tab.name })));
     if (old) tabs.querySelector(`[data-tab="${old}"]`)?.focus();
     order.replaceChildren(...Object.entries(ORDERS).map(([name, title]) => element("option", { value: name, disabled: name === "like" && !state.like.ready }, title)));
-    order.value = state.view.order;
-    shots.checked = state.view.shots;
+    order.value = wanted.order;
+    shots.checked = wanted.shots;
   }
 
   function drawState() {
     state = source.state();
+    if (view !== state.version || state.problem) wishes = state.problem ? 0 : Math.max(0, wishes - 1);
+    if (!wishes) wanted = state.view;
     if (view !== state.version) {
       view = state.version;
       rows.clear();
