@@ -1,11 +1,15 @@
 "What strangers, full disks and impatient people do to the command line: a result, or one line that names what is wrong"
 
+import importlib.util
 import io
+import json
 import os
+import resource
 import signal
 import stat
 import sys
 import time
+import traceback
 import warnings
 from pathlib import Path
 
@@ -14,10 +18,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from toon2real.cli import main
 from toon2real.cyclegan import toon2real
 from toon2real.images import WriteError, list_images, printable, write_atomic
-from toon2real.runs import save_weights
+from toon2real.runs import Run, RunError, load_weights, read_about, save_weights
 from toon2real.scenes import scene
 from toon2real.translate import Translator, translate_command
 
@@ -243,3 +249,183 @@ def test_names_of_255_bytes(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(WriteError, match="choose another"):
         write_atomic(tmp_path / ("x" * 256), b"x")
+
+
+# --- what is read of a run
+
+
+@pytest.fixture
+def run(tmp_path):
+    system = toon2real.tiny(width=4, blocks=1).build()
+    run = Run.create(tmp_path / "run", system.recipe, system, until=3)
+    for epoch in (1, 2, 3):
+        run.add_row({"epoch": epoch, "G_r": 1 / epoch})
+        run.save_checkpoint(system, epoch)
+    return run
+
+
+def test_every_flipped_byte_of_weights_is_found(tmp_path, weights):
+    data, random = Path(weights).read_bytes(), np.random.default_rng(0)
+    for at in random.integers(0, len(data), 40):
+        spoilt = bytearray(data)
+        spoilt[at] ^= 1 << int(random.integers(8))
+        (tmp_path / "w.safetensors").write_bytes(spoilt)
+        with pytest.raises(ValueError, match="w.safetensors"):
+            load_weights(tmp_path / "w.safetensors")
+
+
+def test_a_recipe_is_not_believed(tmp_path, weights):
+    "Not more memory than the file is worth, whatever it says"
+    data = load_tensors(Path(weights).read_bytes())
+    recipe = read_about(weights)["recipe"]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for change in (dict(blocks=20_000), dict(width=3000), dict(width=10**12), dict(pool="x"), dict(betas=3)):
+        about = json.dumps({"recipe": recipe | change})
+        (tmp_path / "w.safetensors").write_bytes(save_tensors(data, {"toon2real": about}))
+        with pytest.raises(ValueError, match="w.safetensors"):
+            load_weights(tmp_path / "w.safetensors")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+    for metadata in ("null", "[]", '"x"', "[" * 9999, "{", '{"recipe": null}'):
+        (tmp_path / "w.safetensors").write_bytes(save_tensors(data, {"toon2real": metadata}))
+        with pytest.raises(ValueError, match="w.safetensors"):
+            load_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        [],
+        {},
+        {"recipe": None},
+        {"recipe": {"class": "toon2real.cyclegan:CycleGANRecipe", "width": "wide"}},
+        {"options": 3},
+        {"data": []},
+        {"judge": "x"},
+        {"judge": {"metric": "x"}},
+        {"environment": {}, "until": "soon"},
+    ],
+    ids=str,
+)
+def test_a_run_json_that_parses_but_is_wrong(run, change):
+    file = run.path / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change if change else change))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(RunError, match="run.json"):
+            Run(run.path).recipe
+
+
+def test_changes_by_hand_are_told(run):
+    file = run.path / "run.json"
+    about = json.loads(file.read_text())
+    about["recipe"] |= {"lr": 0.5, "seed": 7}
+    file.write_text(json.dumps(about))
+    with pytest.warns(UserWarning, match="run.json was changed"):
+        changed = Run(run.path)
+    with pytest.raises(RunError, match=r"seed=7, not 0.*lr=0.5, not 0.0002"):
+        changed.load_checkpoint()
+    history = run.path / "history.csv"
+    history.write_text("".join(line for line in history.open() if not line.startswith("2,")))
+    with pytest.warns(UserWarning, match="history.csv was changed.*the epochs 1-3 and has 1, 3"):
+        assert run.history.epoch.tolist() == [1, 3]
+    for spoilt in (b"", b"\0", b"a,b\n1,2\n", b"epoch\nx\n", b"epoch,G_r\n1,one\n", b"epoch\n1\n1,2,3\n"):
+        history.write_bytes(spoilt)
+        with pytest.raises(RunError, match="history.csv is damaged"):
+            _ = run.history
+
+
+def test_a_kill_between_checksum_and_history_is_no_change(run, monkeypatch):
+    def killed(path, data):
+        if Path(path).name == "history.csv":
+            raise KeyboardInterrupt
+        write_atomic(path, data)
+
+    monkeypatch.setattr("toon2real.runs.write_atomic", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.add_row({"epoch": 4, "G_r": 0.1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run.history.epoch.tolist() == [1, 2, 3]
+
+
+def test_a_run_that_is_taken_away_is_told(run, tmp_path):
+    system = run.system()
+    run.path.rename(tmp_path / "elsewhere")
+    for write in (lambda: run.save_checkpoint(system, 9), lambda: run.add_row({"epoch": 1})):
+        with pytest.raises(RunError, match="removed or renamed"):
+            write()
+    assert not run.path.exists()
+
+
+def test_a_folder_that_a_kill_left_can_be_started_and_another_is_kept(tmp_path):
+    recipe = toon2real.tiny(width=4, blocks=1)
+    left = tmp_path / "left"
+    (left / "checkpoints").mkdir(parents=True)
+    for name in (".lock", ".run.json.1a2b3c4d.99.tmp", "checkpoints/.step-00000000.safe.1.2.tmp"):
+        (left / name).touch()
+    assert Run.create(left, recipe, recipe.build()).checkpoint_steps == [0]
+    (left / "run.json").unlink()
+    (left / "checkpoints" / "step-00000007.safetensors").touch()  # of a training that has lost its run.json
+    with pytest.raises(RunError, match="is not a run"):
+        Run.create(left, recipe)
+
+
+def test_two_that_begin_at_once(tmp_path):
+    "One wins, the other says so, and run.json describes the winner"
+    for attempt in range(6):
+        path, pids = tmp_path / str(attempt), []
+        for lr in (0.1, 0.2):
+            pid = os.fork()
+            if not pid:
+                recipe = toon2real.tiny(width=4, blocks=1, lr=lr)
+                try:
+                    Run.create(path, recipe, recipe.build())
+                    os._exit(int(lr * 10))
+                except RunError as e:
+                    os._exit(0 if "already holds a run" in str(e) or "another process" in str(e) else 9)
+                except BaseException:
+                    os._exit(9)
+            pids.append(pid)
+        codes = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)
+        assert codes in ([0, 1], [0, 2]) and Run(path).recipe.lr == codes[1] / 10
+        assert Run(path).load_checkpoint()[0] == 0
+
+
+# --- the harnesses of bench/
+
+
+def harness(name):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "bench" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def in_a_clean_process(function):
+    "Forked before this one has computed anything would be best; one thread is enough"
+    pid = os.fork()
+    if not pid:
+        torch.set_num_threads(1)
+        try:
+            os._exit(0 if function() else 1)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_hundred_malformed_inputs(tmp_path, capfd):
+    fuzz = harness("fuzz")
+
+    def clean():
+        counts = fuzz.fuzz(100, seed=1, work=tmp_path)
+        print(fuzz.table(counts))
+        return {what for _, what in counts} <= {"fine", "clean"}
+
+    in_a_clean_process(clean)
+
+
+def test_a_dozen_kills(tmp_path):
+    faults = harness("faults")
+    in_a_clean_process(lambda: not faults.faults(12, 1, ("toon2real", "unit"), tmp_path)["wrong"])

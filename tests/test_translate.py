@@ -20,6 +20,7 @@ from toon2real.cyclegan import toon2real
 from toon2real.films import FilmError
 from toon2real.generator import Generator
 from toon2real.images import ImageError, to_tensor, to_uint8
+from toon2real.patchwise import patchwise
 from toon2real.runs import Run, RunError, save_weights
 from toon2real.scenes import scene
 from toon2real.system import Recipe, System
@@ -754,3 +755,37 @@ def test_command_line(tiny, tmp_path):
         ],
     )
     assert isinstance(r, FolderReport) and r.done == 1 and Image.open(tmp_path / "o" / "0.png").size == (16, 16)
+
+
+@pytest.mark.parametrize("recipe", [toon2real, unit, patchwise], ids=lambda recipe: recipe.name)
+def test_onnx_is_the_same_network(tmp_path, recipe):
+    "Of every size and number; the system is left as it was"
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    t = Translator(recipe.tiny(width=4, blocks=1).build().train())
+    session = runtime.InferenceSession(str(t.onnx(tmp_path / "x.onnx")))
+    assert t.system.training and not any("forward" in vars(m) for m in t.system.modules())
+    for shape in ((1, 3, 64, 64), (2, 3, 40, 72), (1, 3, 100, 36)):
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        assert np.abs(session.run(None, {"image": x.numpy()})[0] - t(x).numpy()).max() < 1e-3  # measured 4e-6
+    assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
+
+
+@pytest.mark.parametrize("tile", [1024, 64])
+def test_a_steady_film(tiny, tmp_path, tile):
+    "Whole and in tiles, what enters a still picture changes the rest less; the length, the times and the sound stay"
+    frames = []
+    for i in range(9):
+        pixels = scene(4, side=128)[:96].copy()
+        pixels[20:60, : 4 + 16 * (i % 3)] = 255
+        frames.append(pixels)
+    film(tmp_path / "in.mkv", frames, codec="ffv1", pix_fmt="bgr0", sound="aac")
+    t, change = Translator(tiny, tile=tile), {}
+    for steady in (0.0, 0.8):
+        report = t.video(tmp_path / "in.mkv", tmp_path / f"{steady}.mkv", crf=0, progress=False, steady=steady)
+        assert (report.frames, report.sound) == (9, "copied")
+        made = [f.to_ndarray(format="rgb24")[:, 70:] for f in frames_of(tmp_path / f"{steady}.mkv")[0]]
+        change[steady] = np.abs(np.diff(np.mean(made, (1, 2)), axis=0)).mean()
+    assert change[0.8] < 0.6 * change[0.0]
+    with pytest.raises(ValueError, match="steady=1"):
+        t.video(tmp_path / "in.mkv", tmp_path / "x.mkv", steady=1)

@@ -408,6 +408,10 @@ _FACTS = ("system", "seed", "epoch", "which", "pairs", "seconds", "parameters")
 def _facts(self: Comparison, run: Run, epoch: int) -> dict:
     "What a row says beside its metrics"
     history = run.history[run.history.epoch <= epoch]
+    if not len(history) or not {"pairs", "seconds"} <= set(history):
+        raise RunError(
+            f"{run.path / 'history.csv'} has no pairs and seconds up to epoch {epoch}: bring back a copy of it"
+        )
     return {
         "system": run.recipe.name,
         "seed": run.recipe.seed,

@@ -238,6 +238,8 @@ class Judge:
         extractor=None,  # an `Inception`, `SimpleFeatures` or the like (default: as `dims` says)
         **kw,  # for `features`: cache, batch, progress
     ):
+        if reps < 0 or seed < 0:
+            raise ValueError(f"reps={reps}, seed={seed}: both are 0 or more")
         self.extractor = extractor or extractor_for(dims)
         self.dims, self.seed, self.reps, self.kw = self._depths(dims), seed, reps, kw
         self.main, self.kid = (self.extractor.label(metric, self.dims[0]) for metric in ("FID", "KID"))

@@ -434,7 +434,7 @@ def history(self: Run) -> pd.DataFrame:
         with open_regular(file) as f:
             data = f.read()
         rows = pd.read_csv(io.BytesIO(data))
-        rows.epoch.astype("int64")  # raises if somebody's spreadsheet has made text of it
+        rows.astype("float64").epoch.astype("int64")  # raises if somebody's spreadsheet has made text of it
     except (OSError, ValueError, AttributeError) as e:
         raise RunError(f"{file} is damaged ({e}): bring back a copy of it, or remove it") from e
     self._same_history(data, rows)

@@ -21,8 +21,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from itertools import groupby, islice, product
 from pathlib import Path
 from typing import Literal
@@ -39,6 +41,7 @@ from toon2real.images import (
     IMAGE_SUFFIXES,
     ImageError,
     WriteError,
+    atomic,
     check_pixels,
     check_tensor,
     list_images,
@@ -52,7 +55,8 @@ from toon2real.images import (
     upright,
     write_atomic,
 )
-from .runs import SHIPPED, Run, RunError, load_weights
+from .scores import Thresholds, change, histogram
+from .runs import SHIPPED, Run, RunError, load_weights, looking
 from .system import Recipe, System
 
 # %% ../nbs/20_translate.ipynb #fca17d16
@@ -174,6 +178,7 @@ class Translator:
         self.system = system if device is None else system.to(device)
         self.direction, self.tile, self.side = direction, tile // 4 * 4, side
         self.norms, self._lock = Norms(system), threading.RLock()
+        self._maps, self._keep = None, 0.0  # of the frame before, while a film is translated: see `video`
         self.device = next(system.parameters()).device
         self.precision = _best_precision(self.device) if precision == "auto" else precision
 
@@ -235,13 +240,27 @@ class _Floats:
 
 # %% ../nbs/20_translate.ipynb #61cb2582
 @patch
+def _blended(self: Translator, maps: list) -> list:
+    "The maps of a picture; those of a frame are blended with the frame before"
+    if self._maps:
+        maps = [[torch.lerp(*pair, self._keep) for pair in zip(new, old)] for new, old in zip(maps, self._maps)]
+    if self._maps is not None:
+        self._maps = maps
+    return maps
+
+
+@patch
 def _whole(self: Translator, network, pictures, rows: np.ndarray, columns: np.ndarray):
-    "Pictures that fit, as many at once as make up the pixels of a tile"
+    "Pictures that fit, as many at once as make up the pixels of a tile; frames one after the other"
     count, height, width = pictures.shape
-    batch = self.tile**2 // (len(rows) * len(columns))
+    batch = 1 if self._maps is not None else self.tile**2 // (len(rows) * len(columns))
     for start in range(0, count, batch):
         which = slice(start, start + batch)
-        result = network(pictures.cut(which, rows, columns)).float()
+        x = pictures.cut(which, rows, columns)
+        if self._maps is None:
+            result = network(x).float()
+        else:
+            result = self.norms.replay(network, x, self._blended(self.norms.record(network, x))).float()
         pictures.paste(which, slice(height), slice(width), result[..., :height, :width])
 
 
@@ -251,7 +270,7 @@ def _tiled(self: Translator, network, pictures, which: slice, rows: np.ndarray, 
     _, height, width = pictures.shape
     scale = self.tile / math.sqrt(len(rows) * len(columns))
     fitting = (max(8, int(len(index) * scale) // 4 * 4) for index in (rows, columns))
-    maps = self.norms.record(network, pictures.small(which, *fitting))
+    maps = self._blended(self.norms.record(network, pictures.small(which, *fitting)))
     margin = min(MARGIN, self.tile // 16 * 4)
     down, across = (tiles(len(index), self.tile, margin) for index in (rows, columns))
     for (read_y, keep_y, y), (read_x, keep_x, x) in product(down, across):
@@ -433,6 +452,39 @@ def load(
         raise RunError(f"{path} is a file, which has one state only: leave epoch={epoch} out, or load the run")
     read = load_reference if path.suffix.lower() in (".pth", ".pt") else load_weights
     return cls(read(path), device=device, **options)
+
+# %% ../nbs/20_translate.ipynb #7dbd8230
+class _Network(torch.nn.Module):
+    "One direction of a system"
+
+    def __init__(self, system: System, direction: Direction):
+        super().__init__()
+        self.system, self.direction = system, direction
+
+    def forward(self, x):
+        return getattr(self.system, self.direction)(x)
+
+
+def _plain(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    "A norm, as ONNX can say it: its instance norm wants the four dimensions"
+    return F.instance_norm(x) if type(module).__name__ == "InstanceNorm" else type(module).forward(module, x)
+
+
+@patch
+def onnx(
+    self: Translator,
+    path,  # of the file
+) -> Path:
+    "Write the network as ONNX: float32 N x 3 x H x W in [-1, 1] to the same, H and W multiples of 4 and 8 or more"
+    if find_spec("onnx") is None:
+        raise TranslateError(f"{path}: the package onnx is not installed: pip install 'toon2real[onnx]'")
+    x = torch.zeros(1, 3, 64, 64, device=self.device)
+    sides = {name: {0: "n", 2: "height", 3: "width"} for name in ("image", "translation")}
+    options = dict(input_names=["image"], output_names=["translation"], dynamic_axes=sides, dynamo=False)
+    quiet = warnings.catch_warnings(action="ignore")  # of the exporter, about itself
+    with atomic(path) as part, self._lock, looking(self.system), self.norms._forward(_plain), quiet:
+        torch.onnx.export(_Network(self.system, self.direction), (x,), str(part), opset_version=17, **options)
+    return Path(path)
 
 # %% ../nbs/20_translate.ipynb #69f48bab
 class TranslateError(ValueError):
@@ -665,6 +717,18 @@ def _video_result(src: Path, dst: Path, overwrite: bool) -> Path:
         raise TranslateError(f"{dst} exists: choose another name, or pass overwrite=True")
     return dst
 
+# %% ../nbs/20_translate.ipynb #27bf4813
+@patch
+def _steadied(self: Translator, frames: Iterable[tuple], keep: float) -> Iterator[tuple]:
+    "(picture translated, seconds) for each (picture, seconds), on the statistics of its shot so far"
+    own, colours = copy(self), None
+    own._keep = keep
+    for image, seconds in frames:
+        before, colours = colours, histogram(image)
+        if before is None or change(before, colours) > Thresholds.cut:
+            own._maps = []
+        yield own._pil(image), seconds
+
 # %% ../nbs/20_translate.ipynb #7d1ec6ef
 @patch
 def video(
@@ -674,9 +738,12 @@ def video(
     overwrite=False,  # replace `dst` if it exists
     crf: int = 18,  # quality of H.264: 0 (lossless) to 51; 18 looks like the original
     progress=True,  # show a bar
+    steady: float = 0.8,  # share of the frame before in each norm's statistics, from 0 (it flickers) to less than 1
 ) -> VideoReport:
     """Translate a video, frame by frame. `FilmError` if it cannot be read at all; what breaks off midway is kept as far
     as it goes, with a warning."""
+    if not 0 <= steady < 1:
+        raise ValueError(f"steady={steady}, but it is from 0 to less than 1")
     src = Path(src)
     dst = _video_result(src, Path(dst), overwrite)
     with open_film(src) as (_, stream):
@@ -689,7 +756,7 @@ def video(
     frames = ((picture(frame, ratio), seconds) for _, seconds, frame in decode(src, problems=problems))
     bar = tqdm(total=promised or None, unit="frame", desc=printable(src.name), disable=not progress)
     with bar, Writer(dst, rate, sound=src, crf=crf) as film:
-        for image, seconds in self._translated(frames):
+        for image, seconds in self._steadied(frames, steady) if steady else self._translated(frames):
             film.add(image, seconds)
             bar.update()
         if not film.frames:
@@ -742,6 +809,7 @@ def translate_command(
     device: str | None = None,
     precision: Literal["auto", "float32", "bf16"] = "auto",
     tile: int = 1024,
+    steady: float = 0.8,
     progress: bool = True,
 ) -> FolderReport:
     """Translate images, videos and folders of them. Existing files are kept unless --overwrite is given.
@@ -760,6 +828,7 @@ def translate_command(
         device: cuda, cpu, ...; by default a GPU if there is one.
         precision: bf16 is faster on a GPU, float32 is the same everywhere.
         tile: Images of more than tile x tile pixels go through in tiles of this side; memory grows with its square.
+        steady: Of a video: share of the frame before in the statistics of each norm; 0 lets every frame flicker.
         progress: Show bars.
     """
     inputs, out, report = [Path(given) for given in inputs], Path(out), FolderReport()
@@ -772,7 +841,7 @@ def translate_command(
     translator._pictures([pair for pair in todo if pair not in films], report, progress)
     for file, result in films:
         try:
-            lack = translator.video(file, result, overwrite, progress=progress).lack
+            lack = translator.video(file, result, overwrite, progress=progress, steady=steady).lack
             report.done += 1
             report.partial += [(file, lack)] * bool(lack)
         except (ValueError, OSError) as e:  # each says what it is of

@@ -1,0 +1,580 @@
+"""Malformed inputs through every entry point: each must give its result, or one line that names what is wrong.
+
+    python bench/fuzz.py --cases 1500                 the counts are printed at the end, what failed before them
+    python bench/fuzz.py --cases 100 --seed 7 --keep failures
+
+A case is a function of the seed and its number. It runs in a child forked from a parent that has imported everything,
+in a folder of its own that is kept out of sys.path and holds modules that betray themselves when they are imported;
+time, processor seconds and memory are limited. Verdicts:
+
+    fine        the result, and whatever is lacking in it is named
+    clean       one line that names the file or the value
+    no name     one line, and nobody knows of what
+    traceback   a traceback, or an end by a signal
+    hang        no end within the limit
+    silent      success, but results and named failures are fewer than inputs
+    outside     something was written, changed or run that was not asked for
+"""
+
+import argparse
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from toon2real import curate, experiment, figures, photos, report, translate  # noqa: F401 - imported once, for all
+from toon2real.cli import main as command_line
+from toon2real.cyclegan import toon2real
+from toon2real.data import Domain
+from toon2real.images import printable
+from toon2real.runs import Run
+from toon2real.scenes import scene, scenes
+from toon2real.training import Trainer
+from toon2real.translate import Translator
+
+LIMIT = 240  # seconds; 60 of the processor
+VERDICTS = "fine", "clean", "no name", "traceback", "hang", "silent", "outside"
+PICTURES = {"png": "PNG", "jpg": "JPEG", "gif": "GIF", "webp": "WEBP", "bmp": "BMP", "tif": "TIFF", "ppm": "PPM"}
+JUNK = ["", "null", "[]", "{}", "0", '"x"', "\0", "file,group\n,\n", "a,b\n1\n1,2,3\n", "\x1b[2J", "é" * 9, "NaN", "-1"]
+WEIRD = [
+    "a b",
+    "bell\a",
+    "esc\x1b[31m",
+    "new\nline",
+    "-dash",
+    "x" * 246,
+    os.fsdecode(b"lat\xe9"),
+    "海",
+    "$\\frac{",
+    "%s",
+]
+VALUES = [
+    "-1",
+    "0",
+    "1e99",
+    "nan",
+    "inf",
+    "1000000000",
+    "99999999999999999999",
+    "x",
+    "",
+    "é",
+    "../../x",
+    "\x1b[2J",
+    "1.5",
+]
+
+
+@dataclass
+class Case:
+    "One malformed input"
+
+    args: list = None  # of the command line,
+    call: callable = None  # or what to do instead
+    names: tuple = ()  # one of which the message must hold
+    inputs: int = None  # of a translation: so many results and named failures there must be
+    writes: tuple = ("out",)  # what may change in the folder
+    told: str = field(default="", repr=False)  # what came out
+
+
+MAKERS = []
+
+
+def maker(function):
+    MAKERS.append(function)
+    return function
+
+
+# --- what is well formed
+
+
+def film(path: Path, frames: int = 12):
+    codec = "mpeg4" if path.suffix in (".avi", ".mp4") else "libx264"
+    with av.open(str(path), "w") as box:
+        stream = box.add_stream(codec, rate=10, width=64, height=48, pix_fmt="yuv420p")
+        for i in range(frames):
+            box.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(scene(2, side=64)[:48], i, 1), format="rgb24")))
+        box.mux(stream.encode(None))
+
+
+def prepare(home: Path):
+    "Pictures, films, weights and a run, all sound, to be spoilt"
+    home.mkdir(parents=True)
+    for name in ("cartoon", "photo"):
+        (home / name).mkdir()
+        for i, pixels in enumerate(scenes(9, seed=3, side=72, kind=name)):
+            Image.fromarray(pixels).save(home / name / f"{i}.png")
+    for suffix, kind in PICTURES.items():
+        Image.fromarray(scene(1, side=40)).save(home / f"a.{suffix}", kind)
+    for suffix in ("mkv", "mp4", "ts", "avi"):
+        film(home / f"a.{suffix}")
+    recipe = toon2real.tiny(width=4, blocks=1, epochs=1, decay_epochs=0)
+    folders = [Domain.open(home / name, 72, cache=home / "cache", progress=False) for name in ("cartoon", "photo")]
+    val = [Domain.open(home / name, 64, cache=home / "cache", progress=False) for name in ("cartoon", "photo")]
+    options = dict(evaluate_every=1, extractor="simple", progress=False)
+    Trainer(recipe, *folders, home / "run", val=val, **options).fit()
+    weights = next((home / "run" / "weights").iterdir())
+    shutil.copy(weights, home / "w.safetensors")
+    torch.save(load_tensors(weights.read_bytes()), home / "w.pth")
+
+
+# --- ways to spoil
+
+
+def mangle(rng: random.Random, data: bytes) -> bytes:
+    "Cut short, flip bits, overwrite, insert, repeat, or replace"
+    way, at = rng.randrange(7), rng.randrange(len(data) + 1)
+    if way == 0:
+        return data[:at]
+    if way == 1:
+        spoilt = bytearray(data)
+        for _ in range(rng.randint(1, 8)):
+            spoilt[rng.randrange(min(len(data), rng.choice([64, 4096, 10**9])))] ^= 1 << rng.randrange(8)
+        return bytes(spoilt)
+    if way == 2:
+        return data[:at] + rng.randbytes(rng.randint(1, 64)) + data[at + 32 :]
+    if way == 3:
+        return data[:at] + bytes(rng.randint(1, 5000)) + data[at:]
+    if way == 4:
+        return data[:at] + data
+    return rng.choice([b"", rng.randbytes(300), *(text.encode() for text in JUNK)])
+
+
+def deranged(rng: random.Random, value):
+    "A JSON value of which one part is of another kind, missing, or absurd"
+    if isinstance(value, dict) and value and rng.random() < 0.8:
+        key = rng.choice(list(value))
+        changed = dict(value)
+        if rng.random() < 0.2:
+            del changed[key]
+        else:
+            changed[key] = deranged(rng, value[key])
+        return changed
+    if isinstance(value, list) and value and rng.random() < 0.6:
+        return [deranged(rng, value[0]), *value[1:]]
+    return rng.choice([None, -1, 10**12, 1e300, "x", "../../x", "$\\frac{", [], {}, [None], True, "\x1b[2J"])
+
+
+def entry(rng: random.Random, folder: Path, home: Path) -> Path:
+    "Something in a folder that is no plain picture"
+    kind = rng.randrange(9)
+    path = folder / f"{rng.choice(WEIRD)}.{rng.choice(['png', 'jpg', 'mkv', 'mp4'])}"
+    if kind == 0:
+        path.symlink_to(path.name)
+    elif kind == 1:
+        path.symlink_to("nowhere")
+    elif kind == 2:
+        os.mkfifo(path)
+    elif kind == 3:
+        path.symlink_to("/dev/zero")
+    elif kind == 4:
+        with open(path, "wb") as file:
+            file.truncate(40 << 30)
+    elif kind == 5:
+        path.symlink_to(folder)  # a folder that is called like a picture, and a loop
+    elif kind == 6:
+        shutil.copy(home / "a.png", path)
+    else:
+        kind = rng.choice([*PICTURES, "mkv", "mp4", "ts", "avi"])
+        path = folder / f"{rng.choice(WEIRD)}.{kind}"
+        path.write_bytes(mangle(rng, (home / f"a.{kind}").read_bytes()))
+    return path
+
+
+def options(rng: random.Random, **known) -> list[str]:
+    "One or two options with values that may be wrong"
+    chosen = rng.sample(sorted(known), min(len(known), rng.randint(1, 2)))
+    return [part for name in chosen for part in (f"--{name}", rng.choice([*VALUES, *known[name]]))]
+
+
+def values(args: list[str]) -> tuple[str, ...]:
+    "What a message about these options may name"
+    return tuple(word.lstrip("-") for word in args if word)
+
+
+# --- the entry points
+
+PLAIN = ["--device", "cpu", "--no-progress"]
+
+
+@maker
+def translate_folder(rng, here, home):
+    (here / "in").mkdir()
+    shutil.copy(home / "a.png", here / "in" / "good.png")
+    found = [entry(rng, here / "in", home) for _ in range(rng.randint(1, 3))]
+    count = len({path for path in found if not path.is_dir()}) + 1
+    names = tuple(printable(path.name) for path in found)
+    return Case(["translate", str(home / "w.safetensors"), "in", "--out", "out", *PLAIN], names=names, inputs=count)
+
+
+@maker
+def translate_names(rng, here, home):
+    "Results that share a name"
+    given = []
+    for _ in range(rng.randint(2, 5)):
+        folder, suffix = here / rng.choice("abc"), rng.choice(["png", "gif", "jpg", "mkv", "avi"])
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{rng.choice('xy')}.{suffix}"
+        shutil.copy(home / f"a.{suffix}", path)
+        given.append(str(path.relative_to(here)))
+    extra = rng.choice([[], ["--suffix", ".png"], ["--overwrite"]])
+    args = ["translate", str(home / "w.safetensors"), *given, "--out", "out", *PLAIN, *extra]
+    return Case(args, names=tuple(given), inputs=len(given))
+
+
+@maker
+def translate_options(rng, here, home):
+    shutil.copy(home / "a.png", here / "x.png")
+    known = {
+        "side": ["32"],
+        "tile": ["64"],
+        "precision": ["bf16"],
+        "direction": ["to_photo"],
+        "suffix": [".png", ".exe"],
+    }
+    known |= {"epoch": ["1"], "device": ["cpu", "cuda:9"], "out": ["out", "x.png", "/dev/null/x", "y" * 300]}
+    chosen = options(rng, **known)
+    args = ["translate", rng.choice([str(home / "run"), str(home / "w.safetensors")]), "x.png", *chosen]
+    return Case(
+        args + ["--out", "out"] * ("--out" not in chosen), names=values(chosen), writes=("out", "x", "nan", "inf")
+    )
+
+
+@maker
+def translate_weights(rng, here, home):
+    name = rng.choice(["w.safetensors", "w.pth"])
+    data = (home / name).read_bytes()
+    if name.endswith("tensors") and rng.random() < 0.6:
+        about = json.loads(json.dumps(Run(home / "run").about["recipe"]))
+        about = rng.choice([deranged(rng, {"recipe": about}), {"recipe": about | _absurd(rng)}, None, {"recipe": None}])
+        data = save_tensors(load_tensors(data), {"toon2real": json.dumps(about)})
+    else:
+        data = mangle(rng, data)
+    (here / name).write_bytes(data)
+    shutil.copy(home / "a.png", here / "x.png")
+    return Case(["translate", name, "x.png", "--out", "out", *PLAIN], names=(name,), inputs=1)
+
+
+def _absurd(rng):
+    return {rng.choice(["width", "blocks", "side", "batch", "pool", "seed"]): rng.choice([20_000, 3000, 10**9, 10**18])}
+
+
+def spoilt_run(rng, here, home) -> str:
+    "A copy of the run in which one file is not as it was; its name"
+    shutil.copytree(home / "run", here / "run")
+    files = sorted(p for p in (here / "run").rglob("*") if p.is_file() and not p.name.startswith("."))
+    chosen = rng.choice([here / "run" / "run.json", here / "run" / "history.csv", rng.choice(files)])
+    if chosen.name == "run.json" and rng.random() < 0.8:
+        chosen.write_text(json.dumps(deranged(rng, json.loads(chosen.read_text()))))
+    elif rng.random() < 0.15:
+        chosen.unlink()
+        if rng.random() < 0.5:
+            os.mkfifo(chosen)
+    else:
+        chosen.write_bytes(mangle(rng, chosen.read_bytes()))
+    return chosen.name
+
+
+@maker
+def spoilt_run_commands(rng, here, home):
+    spoilt = spoilt_run(rng, here, home)
+    judged = ["--extractor", "simple", "--cartoon", str(home / "cartoon"), "--photo", str(home / "photo")]
+    shutil.copy(home / "a.png", here / "x.png")
+    args = rng.choice(
+        [
+            ["translate", "run", "x.png", "--out", "out", *PLAIN],
+            ["train", "--resume", "run"],
+            ["train", "--resume", "run"],
+            ["evaluate", "run", *judged[:2]],
+            ["compare", "run", str(home / "run"), "--reps", "2", *judged],
+            ["compare", "run", "--reps", "2", *judged[:2]],
+            ["report", "run", "--out", "out", *judged[:2]],
+        ]
+    )
+    return Case(args, names=(spoilt, "run"), writes=("out", "run"))
+
+
+@maker
+def spoilt_run_reading(rng, here, home):
+    spoilt = spoilt_run(rng, here, home)
+
+    def read():
+        run = Run(here / "run")
+        for look in rng.sample(
+            [repr, lambda r: r.history, lambda r: r.best, lambda r: r.system(), lambda r: r.samples()], 3
+        ):
+            look(run)
+        Translator.load(here / "run", device="cpu")
+
+    return Case(call=read, names=(spoilt, "run"), writes=("run",))
+
+
+@maker
+def judging_options(rng, here, home):
+    shutil.copytree(home / "run", here / "run")
+    known = {"reps": ["-1", "2"], "n": ["4", "-3"], "seed": ["-1", "5"], "extractor": ["simple", "/dev/zero", "w.pth"]}
+    known |= {"cartoon": [str(home / "photo"), "nowhere"], "photo": [str(home / "cartoon"), "run"], "until": ["1", "9"]}
+    chosen = options(rng, **known)
+    command = rng.choice(["compare", "compare", "evaluate", "report"])
+    return Case(
+        [command, "run", *chosen, *["--extractor", "simple"] * ("--extractor" not in chosen)],
+        names=(*values(chosen), "run"),
+        writes=("out", "run", "report"),
+    )
+
+
+@maker
+def training(rng, here, home):
+    for name in ("cartoon", "photo"):
+        shutil.copytree(home / name, here / name)
+    found = [entry(rng, here / "cartoon", home) for _ in range(rng.randint(0, 2))]
+    names = tuple(printable(path.name) for path in found)
+    if rng.random() < 0.4:
+        (here / "manifest.csv").write_bytes(mangle(rng, b"file,group\ncartoon/0.png,a\ncartoon/1.png,b\n"))
+        names += ("manifest.csv",)
+    numbers = {
+        "width": ["4"],
+        "side": ["64", "66"],
+        "epochs": ["1"],
+        "batch": ["1"],
+        "lr": ["0", "-1"],
+        "name": ["run"],
+    }
+    small = {"width": "4", "blocks": "1", "side": "64", "epochs": "1", "decay-epochs": "0"}
+    chosen = options(rng, **numbers) if rng.random() < 0.6 else []
+    given = dict(zip((name[2:] for name in chosen[::2]), chosen[1::2]))
+    if any(value in ("1000000000", "99999999999999999999") for value in given.values()):
+        given = {}  # such a training is allowed, and takes as long as it says
+    system = [part for name, value in (small | given).items() for part in (f"--{name}", value)]
+    args = ["train", "--cartoon", "cartoon", "--photo", "photo", "--run", "out", "toon2real", *system]
+    return Case(args, names=(*names, *values(system), "cartoon"))
+
+
+@maker
+def catalogues(rng, here, home):
+    (here / "in").mkdir()
+    found = [entry(rng, here / "in", home) for _ in range(rng.randint(1, 3))]
+    names = [printable(path.name) for path in found]
+    if rng.random() < 0.5:
+        shutil.copy(home / "a.png", here / "in" / "good.png")
+    if rng.random() < 0.4:
+        (here / "in" / "manifest.csv").write_bytes(mangle(rng, b"file,licence,split\ngood.png,CC0,train\n"))
+        names.append("manifest.csv")
+    if rng.random() < 0.2:
+        (here / "c.sqlite").write_bytes(mangle(rng, b"SQLite format 3\0" + bytes(500)))
+    known = {"every": ["1"], "val": ["0.5"], "side": ["32"], "dark": ["5"], "how": ["crop"], "shard": ["1/1", "3/2"]}
+    chosen = options(rng, **known) if rng.random() < 0.5 else []
+    args = ["curate", "c.sqlite", "--sources", "in", "--export", "out", *chosen, "--no-progress"]
+    return Case(args, names=(*names, *values(chosen), "c.sqlite", "in"), writes=("out", "c.sqlite"))
+
+
+@maker
+def photo_manifests(rng, here, home):
+    (here / "photos").mkdir()
+    table = ",".join(photos.MANIFEST_COLUMNS) + "\n" + ",".join("x" for _ in photos.MANIFEST_COLUMNS) + "\n"
+    name = rng.choice(["manifest.csv", "not_kept.csv"])
+    (here / "photos" / name).write_bytes(mangle(rng, table.encode()))
+    args = ["photos", "photos", "--base", "http://127.0.0.1:9/", "--n", "1", "--no-progress"]
+    return Case(args, names=(name, "127.0.0.1"), writes=("photos",))
+
+
+@maker
+def domains(rng, here, home):
+    (here / "in").mkdir()
+    found = [entry(rng, here / "in", home) for _ in range(rng.randint(1, 3))]
+    source = rng.choice(
+        [here / "in", found, [], "scenes:cartoon:9-1", "scenes:x", "scenes:photo:0-1@0", rng.choice(VALUES)]
+    )
+    side = rng.choice([32, 32, 0, -1])
+    names = (*(printable(path.name) for path in found), str(source), f"side={side}", "in", "0 images")
+
+    def opened():
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            domain = Domain.open(source, side, cache=here / "cache", progress=False)
+        files = len({p for p in found if not p.is_dir()}) if source == here / "in" else len(found)
+        assert len(domain) + len(domain.skipped) >= min(files, 1) and (not domain.skipped or told), "silent"
+
+    return Case(call=opened, names=names, writes=("cache",))
+
+
+# --- running one
+
+
+def snapshot(folder: Path, but: tuple) -> dict:
+    "Everything below a folder, with size and time, but for these names in it"
+    found = {}
+    for root, folders, files in os.walk(folder):
+        if Path(root) == folder:
+            folders[:] = [name for name in folders if name not in but]
+            files = [name for name in files if not any(name == b or name.startswith(f"{b}-") for b in but)]
+        for name in files:
+            about = os.lstat(os.path.join(root, name))
+            found[os.path.join(root, name)] = about.st_size, about.st_mtime_ns
+    return found
+
+
+def child(case: Case, here: Path):
+    "Become the process that does it"
+    code = 70
+    try:
+        resource.setrlimit(resource.RLIMIT_CPU, (60, 61))
+        resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(here.parent / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.chdir(here)
+        sys.path[:] = [place for place in sys.path if place not in ("", ".")]
+        os.environ |= {"TOON2REAL_CACHE": str(here / "cache"), "FLICKR_API_KEY": "x", "COLUMNS": "300"}
+        os.environ.pop("TOON2REAL_INCEPTION", None)
+        torch.set_num_threads(1)
+        if case.args:
+            code = command_line(case.args)
+        else:
+            code = 0
+            try:
+                case.call()
+            except ValueError as e:
+                print(f"toon2real: {printable(e)}", file=sys.stderr)
+                code = 1
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else 1
+        if isinstance(e.code, str):
+            print(f"toon2real: {e.code}", file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+
+
+def wait(pid: int) -> int | None:
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+def verdict(case: Case, code: int | None, out: str, err: str, changed: bool, here: Path) -> str:
+    "What became of it"
+    lines = [line for line in err.splitlines() if line.startswith("toon2real:") and ": warning:" not in line]
+    said = out + err
+    named = any(name and (name in said or printable(name) in said) for name in case.names)
+    if code is None or code == -signal.SIGXCPU:
+        return "hang"
+    if changed:
+        return "outside"
+    if "Traceback" in err or code not in (0, 1, 2, 130):
+        return "traceback"
+    if case.inputs is not None and code in (0, 1) and "translated" in out:
+        results = sum(p.is_file() for p in (here / "out").rglob("*")) if (here / "out").exists() else 0
+        skipped = int(out.split(" skipped")[0].split()[-1])
+        return "fine" if results + skipped >= case.inputs else "silent"
+    if code == 0:
+        return "fine"
+    if code == 1 and (len(lines) != 1 or not named):
+        return "no name"
+    return "clean" if named or code == 2 else "no name"
+
+
+def one(number: int, seed: int, home: Path, work: Path) -> tuple[str, str, Case]:
+    "(verdict, maker, case) of a case"
+    rng = random.Random(f"{seed} {number}")
+    make = MAKERS[number % len(MAKERS)]
+    shutil.rmtree(work, ignore_errors=True)
+    here = work / "here"
+    here.mkdir(parents=True)
+    for name in ("torch", "av", "json", "numpy"):
+        (here / f"{name}.py").write_text(f"open({str(work / 'RAN')!r}, 'w')\n")
+    case = make(rng, here, home)
+    before = snapshot(here, case.writes + ("cache",)), snapshot(home, ("cache",))
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        child(case, here)
+    code = wait(pid)
+    changed = (
+        before != (snapshot(here, case.writes + ("cache",)), snapshot(home, ("cache",))) or (work / "RAN").exists()
+    )
+    changed = changed or {p.name for p in work.iterdir()} - {"here", "stdout", "stderr"} != set()
+    out, err = ((work / name).read_text(errors="replace") for name in ("stdout", "stderr"))
+    case.told = f"{case.args or make.__name__} -> {code}\n{out[-600:]}{err[-1500:]}"
+    return verdict(case, code, out, err, changed, here), make.__name__, case
+
+
+def fuzz(cases: int, seed: int = 0, first: int = 0, work: Path = None, keep: Path = None, say=print) -> Counter:
+    "Run them; counts of (maker, verdict)"
+    work = Path(work or tempfile.mkdtemp())
+    if not (work / "home").exists():
+        pid = os.fork()  # the parent computes nothing, so that its children begin clean
+        if not pid:
+            try:
+                torch.set_num_threads(1)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    prepare(work / "home")
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        if os.waitpid(pid, 0)[1]:
+            raise RuntimeError("the sound inputs could not be made")
+    counts = Counter()
+    for number in range(first, first + cases):
+        what, name, case = one(number, seed, work / "home", work / "case")
+        counts[name, what] += 1
+        if what not in ("fine", "clean"):
+            say(f"case {number}, {name}: {what}\n{printable(case.told)[:2500]}\n")
+            if keep:
+                shutil.copytree(work / "case", Path(keep) / f"{number}", symlinks=True, ignore_dangling_symlinks=True)
+    return counts
+
+
+def table(counts: Counter) -> str:
+    "Makers down, verdicts across"
+    names = sorted({name for name, _ in counts})
+    out = io.StringIO()
+    print(f"{'':22}" + "".join(f"{v:>11}" for v in VERDICTS), file=out)
+    for name in [*names, "all"]:
+        row = [sum(n for (m, w), n in counts.items() if w == v and name in (m, "all")) for v in VERDICTS]
+        print(f"{name:22}" + "".join(f"{n:>11}" for n in row), file=out)
+    return out.getvalue()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first case")
+    parser.add_argument("--work", type=Path, help="a folder to work in")
+    parser.add_argument("--keep", type=Path, help="a folder for what failed")
+    args = parser.parse_args()
+    counts = fuzz(args.cases, args.seed, args.first, args.work, args.keep)
+    print(table(counts))
+    sys.exit(any(what not in ("fine", "clean") for _, what in counts))
+
+
+if __name__ == "__main__":
+    main()
