@@ -55,7 +55,7 @@ from toon2real.images import (
     upright,
     write_atomic,
 )
-from .scores import Thresholds, change, histogram
+from .scores import TILE
 from .runs import SHIPPED, Run, RunError, load_weights, looking
 from .system import Recipe, System
 
@@ -718,14 +718,17 @@ def _video_result(src: Path, dst: Path, overwrite: bool) -> Path:
     return dst
 
 # %% ../nbs/20_translate.ipynb #27bf4813
+_CUT = 24  # of 255 levels: more change than that from one frame to the next, on average, begins a shot
+
+
 @patch
 def _steadied(self: Translator, frames: Iterable[tuple], keep: float) -> Iterator[tuple]:
     "(picture translated, seconds) for each (picture, seconds), on the statistics of its shot so far"
-    own, colours = copy(self), None
+    own, tile = copy(self), None
     own._keep = keep
     for image, seconds in frames:
-        before, colours = colours, histogram(image)
-        if before is None or change(before, colours) > Thresholds.cut:
+        before, tile = tile, np.asarray(image.resize(TILE, Image.Resampling.BOX), float)
+        if before is None or np.abs(tile - before).mean() > _CUT:
             own._maps = []
         yield own._pil(image), seconds
 
