@@ -83,30 +83,37 @@ _POOLS = {
 }
 
 
-def _module(layer: str, text: str) -> nn.Module:
-    "What a text of the table describes"
-    for sign, together in ((" | ", _Joined), (" ", nn.Sequential), ("+", _Joined)):
-        if sign in text:
-            return together(*(_module(layer, part) for part in text.split(sign)))
-    if text in _POOLS:
-        return copy(_POOLS[text])
-    name, channels, kernel, *stride = text.split(":")
+def _convolution(layer: str, text: str, channels: int):
+    name, out, kernel, *stride = text.split(":")
     kernel = [int(n) for n in kernel.split("x")] if "x" in kernel else [int(kernel)] * 2
     padding = 0 if stride else [n // 2 for n in kernel]
-    conv = nn.LazyConv2d(int(channels), kernel, int(*stride or [1]), padding, device="meta")
+    conv = nn.Conv2d(channels, int(out), kernel, int(*stride or [1]), padding, device="meta")
     conv.source = f"{layer}.branch{name}" if name else layer
-    return nn.Sequential(conv, nn.ReLU(inplace=True))
+    return nn.Sequential(conv, nn.ReLU(inplace=True)), int(out)
+
+
+def _module(layer: str, text: str, channels: int):
+    "What a text of the table describes, for so many channels of input; and how many it gives"
+    for sign in (" | ", "+"):
+        if sign in text:
+            modules, widths = zip(*(_module(layer, part, channels) for part in text.split(sign)))
+            return _Joined(*modules), sum(widths)
+    if " " in text:
+        first, _, rest = text.partition(" ")
+        before, channels = _module(layer, first, channels)
+        after, channels = _module(layer, rest, channels)
+        return nn.Sequential(before, after), channels
+    return (copy(_POOLS[text]), channels) if text in _POOLS else _convolution(layer, text, channels)
 
 
 def inception_layers(dims: int = 2048) -> nn.Sequential:
     "The FID Inception up to the layer with `dims` channels, without weights; batch normalization is left out"
-    net = nn.Sequential()
+    net, channels = nn.Sequential(), 3
     for layer, text in _LAYERS.items():
-        net.add_module(layer, _module(layer, text))
+        module, channels = _module(layer, text, channels)
+        net.add_module(layer, module)
         if _ENDS.get(layer) == dims:
-            break
-    net(torch.empty(1, 3, 299, 299, device="meta"))
-    return net.eval()
+            return net.eval()
 
 
 def _convolutions(net) -> list:
