@@ -94,15 +94,15 @@ def _convolution(layer: str, text: str, channels: int):
 
 def _module(layer: str, text: str, channels: int):
     "What a text of the table describes, for so many channels of input; and how many it gives"
-    for sign in (" | ", "+"):
-        if sign in text:
-            modules, widths = zip(*(_module(layer, part, channels) for part in text.split(sign)))
-            return _Joined(*modules), sum(widths)
-    if " " in text:
-        first, _, rest = text.partition(" ")
+    sign = next((sign for sign in (" | ", " ", "+") if sign in text), None)
+    if sign == " ":
+        first, _, rest = text.partition(sign)
         before, channels = _module(layer, first, channels)
         after, channels = _module(layer, rest, channels)
         return nn.Sequential(before, after), channels
+    if sign:
+        modules, widths = zip(*(_module(layer, part, channels) for part in text.split(sign)))
+        return _Joined(*modules), sum(widths)
     return (copy(_POOLS[text]), channels) if text in _POOLS else _convolution(layer, text, channels)
 
 
