@@ -40,7 +40,7 @@ COPIES = {
 
 
 def duplicates(images):
-    "The index of the earlier one that each of these repeats, or -1; and the bits that differ"
+    "The index of the earlier one that each of these repeats, or -1"
     scores = [look(im) for im in images]
     hashes = np.array([score["hash"] for score in scores], np.uint64)
     tiny = np.stack([np.frombuffer(score["tiny"], np.uint8) for score in scores])
@@ -52,14 +52,14 @@ def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     files = list_images(folder)[: int(sys.argv[2]) if len(sys.argv) > 2 else 2500]
     images = [open_image(file) for file in files]
-    original, bits = duplicates(images)
+    original = duplicates(images)
     joined = np.flatnonzero(original >= 0)
     print(f"{len(images)} photos of {folder.name}: {len(joined)} near-duplicates of an earlier one")
     for i in joined:
-        print(f"  {bits[i]} bits  {files[original[i]].name}  {files[i].name}")
+        print(f"  {files[original[i]].name}  {files[i].name}")
     some = images[::5]
     for name, alter in COPIES.items():
-        found = [duplicates([im, alter(im)])[0][1] == 0 for im in some]
+        found = [duplicates([im, alter(im)])[1] == 0 for im in some]
         print(f"{name}: found {np.mean(found):.1%} of {len(found)}")
 
 

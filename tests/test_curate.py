@@ -475,7 +475,13 @@ def test_only_broken_stills(tmp_path, toon2real):
     assert "kept 0" in toon2real("curate", tmp_path / "c.sqlite")
     assert "no frame is kept" in toon2real("curate", tmp_path / "c.sqlite", "--export", tmp_path / "x", fails=True)
     Image.new("RGB", (90, 90), "red").save(tmp_path / "d" / "y.png")
-    assert "frames 2" in toon2real("curate", tmp_path / "c.sqlite", "--no-progress", "--sources", tmp_path / "d")
+    noise = np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8)
+    for i in range(2):
+        Image.fromarray(np.kron(noise + i, np.ones((10, 10, 1), np.uint8))).save(tmp_path / "d" / f"z{i}.png")
+    assert "frames 4" in toon2real("curate", tmp_path / "c.sqlite", "--no-progress", "--sources", tmp_path / "d")
+    with Catalogue(tmp_path / "c.sqlite") as c:  # a still without a hash leaves those of the others whole
+        stored = pd.Series(dict(c.db.execute("SELECT id, hash FROM frames WHERE hash IS NOT NULL").fetchall()))
+        assert (c.frames().hash[stored.index] == stored).all() and (stored.abs() > 2**53).any()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")

@@ -155,7 +155,7 @@ def _margins(df: pd.DataFrame, t: Thresholds) -> pd.DataFrame:
 # %% ../nbs/06_picks.ipynb #d2ebea25
 _QUERY = """
 SELECT r.id, r.film, f.name source, f.kind, r.name, r.pts, r.time, f.duration, r.luma, r.contrast, r.sharp,
-    r.text, r.cut, r.blend, r.hash, r.top, r.bottom, r."left", r."right", r.tiny, r.stamp,
+    r.text, r.cut, r.blend, coalesce(r.hash, 0) hash, r.top, r.bottom, r."left", r."right", r.tiny, r.stamp,
     coalesce(r.width, f.width, 0) width, coalesce(r.height, f.height, 0) height,
     CASE WHEN r.error='' AND f.kind='film' AND f.path='' THEN 'gone: another film stands in its place'
         ELSE r.error END error,
@@ -273,7 +273,7 @@ def _settle(self: Picks, alive, keep):
 def _find_pairs(self: Picks, t: Thresholds) -> tuple:
     "`near_pairs` among all frames that could be read"
     rows = self._read["rank"].to_numpy().argsort(kind="stable")
-    rows = rows[self._read.hash.notna().to_numpy()[rows]]
+    rows = rows[self._read.luma.notna().to_numpy()[rows]]
     hashes = self._read.hash.to_numpy()[rows].astype(np.int64).view(np.uint64)
     pairs = near_pairs(hashes, self._tiny[rows], t.duplicate, t.colour)
     return rows[pairs["first"]], rows[pairs.second], pairs.bits.to_numpy(), pairs.colour.to_numpy()
@@ -301,7 +301,7 @@ def _chosen(self: Picks, filter: str, film, shot) -> np.ndarray:
 @patch
 def nearness(self: Picks, filter: str = "all") -> pd.Series:
     "How near each frame is to the threshold of a filter, in units of its default; of all filters to the nearest"
-    usual = pd.Series({name: getattr(Thresholds(), name, 1) for name in FILTERS})
+    usual = pd.Series({name: getattr(Thresholds(), name, 1) for name in FILTERS} | {"trim": 10})  # seconds
     margins = self._margins[[filter]] if filter in FILTERS else self._margins
     return (margins / usual[list(margins)]).min(axis=1).abs()
 
