@@ -11,7 +11,7 @@ from toon2real.training import Trainer
 from toon2real.translate import Translator
 from toon2real.widgets import EpochStepper
 
-SMALL = patchwise.tiny(width=4, blocks=1, side=32, epochs=1, decay_epochs=1)
+SMALL = patchwise.tiny(width=4, blocks=1, side=32, epochs=1, decay_epochs=1, average=0.9)
 CARTOONS, PHOTOS = scenes(4, seed=0, side=36), scenes(3, seed=100, side=36, kind="photo")
 
 

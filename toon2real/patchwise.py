@@ -36,7 +36,7 @@ class PatchwiseRecipe(Recipe):
     temperature: float = 0.07  # tau: how sharp the comparison is
     residual: bool = True  # the generator adds to the picture; False: it paints the picture anew
     upsample: str = "resize"  # how the generator enlarges: "resize" or "transposed"
-    average: float = 0.999  # share of the old in the running mean of the weights; 0 for no mean
+    average: float = 0.0  # share of the old in a running mean of the weights, which translates; 0 for no mean
 
     _tiny = dict(Recipe._tiny, blocks=3, patches=64)
 
@@ -135,9 +135,9 @@ def pick(maps: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     index = places[:, None].expand(-1, maps.shape[1], -1)
     return maps.flatten(2).gather(2, index).transpose(1, 2)
 
-# %% ../nbs/15b_patchwise.ipynb #0a467b30
+# %% ../nbs/15b_patchwise.ipynb #f5fb2478
 class Patchwise(System):
-    "A generator, a discriminator, heads for the comparison, and the running mean of the generator"
+    "A generator, a discriminator, heads for the comparison, and perhaps the generator's running mean"
 
     two_way = False
     drawn_ahead = True
