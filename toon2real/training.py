@@ -177,7 +177,7 @@ class Record(Callback):
         start = time.monotonic()
         self._keep(trainer.run.path / "progress.json", json.dumps(trainer.status()).encode())
         self.written = time.monotonic()
-        self.pause = max(2, 100 * (self.written - start))
+        self.pause = max(2, 200 * (self.written - start))
 
     def _keep(self, path: Path, data: bytes):
         with suppress(WriteError):  # a disk that is full is told by the next checkpoint, which matters
@@ -496,6 +496,7 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
     self.system = system.to(self.device).speed_up(options.precision, options.compile, steps)
     cartoons, photos = self.val or (self.cartoon, self.photo)
     self.fixed = self._fixed(cartoons, "cartoon"), self._fixed(photos, "photo")
+    callbacks = list(callbacks)
     shown = progress and not any(callback.displays for callback in callbacks)
     own = [Record(), *([Progress()] if shown else []), *([TensorBoard()] if options.tensorboard else [])]
     self.callbacks = [*own, *callbacks]
@@ -628,7 +629,7 @@ def _preview(self: Trainer):
         self._watch(c, fake)
     self._tell("preview", c, fake)
     self.looked, self.look_asked = time.monotonic(), False
-    self.look_pause = max(5, 100 * (self.looked - start))
+    self.look_pause = max(5, 200 * (self.looked - start))
 
 
 @patch
