@@ -50,7 +50,7 @@ from toon2real.scenes import scene, scenes
 from toon2real.training import Trainer
 from toon2real.translate import Translator
 
-LIMIT = 240  # seconds; 60 of the processor
+LIMIT = 600  # seconds, on a busy machine; 60 of the processor
 VERDICTS = "fine", "clean", "no name", "traceback", "hang", "silent", "outside"
 PICTURES = {"png": "PNG", "jpg": "JPEG", "gif": "GIF", "webp": "WEBP", "bmp": "BMP", "tif": "TIFF", "ppm": "PPM"}
 JUNK = ["", "null", "[]", "{}", "0", '"x"', "\0", "file,group\n,\n", "a,b\n1\n1,2,3\n", "\x1b[2J", "é" * 9, "NaN", "-1"]
@@ -176,7 +176,8 @@ def deranged(rng: random.Random, value):
 def entry(rng: random.Random, folder: Path, home: Path) -> Path:
     "Something in a folder that is no plain picture"
     kind = rng.randrange(9)
-    path = folder / f"{rng.choice(WEIRD)}.{rng.choice(['png', 'jpg', 'mkv', 'mp4'])}"
+    name = f"{rng.choice(WEIRD)}{len(os.listdir(folder))}"
+    path = folder / f"{name}.{rng.choice(['png', 'jpg', 'mkv', 'mp4'])}"
     if kind == 0:
         path.symlink_to(path.name)
     elif kind == 1:
@@ -194,7 +195,7 @@ def entry(rng: random.Random, folder: Path, home: Path) -> Path:
         shutil.copy(home / "a.png", path)
     else:
         kind = rng.choice([*PICTURES, "mkv", "mp4", "ts", "avi"])
-        path = folder / f"{rng.choice(WEIRD)}.{kind}"
+        path = folder / f"{name}.{kind}"
         path.write_bytes(mangle(rng, (home / f"a.{kind}").read_bytes()))
     return path
 

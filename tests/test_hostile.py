@@ -25,6 +25,7 @@ from toon2real.cyclegan import toon2real
 from toon2real.images import WriteError, list_images, printable, write_atomic
 from toon2real.runs import Run, RunError, load_weights, read_about, save_weights
 from toon2real.scenes import scene
+from toon2real.training import stills
 from toon2real.translate import Translator, translate_command
 
 SMALL = ["--width", "4", "--blocks", "1", "--side", "64", "--epochs", "1", "--decay-epochs", "0"]
@@ -391,6 +392,18 @@ def test_two_that_begin_at_once(tmp_path):
         assert Run(path).load_checkpoint()[0] == 0
 
 
+def test_a_name_that_figures_cannot_draw():
+    with pytest.raises(ValueError, match="mathematics"):
+        toon2real.replace(name="$\\frac{")
+
+
+@pytest.mark.parametrize("text", ["", "\0", "file,group\n,\n", "a,b\n1,2\n", "a\n1,2,3\n", "file,group\nx\n"])
+def test_a_strangers_manifest_stops_no_training(tmp_path, text):
+    (tmp_path / "manifest.csv").write_text(text)
+    pictures(tmp_path / "a" / "b")
+    assert stills(tmp_path / "a" / "b") is None
+
+
 # --- the harnesses of bench/
 
 
@@ -428,4 +441,4 @@ def test_a_hundred_malformed_inputs(tmp_path, capfd):
 
 def test_a_dozen_kills(tmp_path):
     faults = harness("faults")
-    in_a_clean_process(lambda: not faults.faults(12, 1, ("toon2real", "unit"), tmp_path)["wrong"])
+    in_a_clean_process(lambda: not faults.faults(12, 1, ("toon2real",), tmp_path)["wrong"])

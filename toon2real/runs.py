@@ -442,10 +442,16 @@ def history(self: Run) -> pd.DataFrame:
 
 
 @patch
+def _history_digests(self: Run) -> list[str]:
+    "The last two checksums of history.csv, each with its epochs; none where there is no such file"
+    file = self.path / "history.sha256"
+    return file.read_text("utf-8", "replace").splitlines() if file.is_file() else []
+
+
+@patch
 def _same_history(self: Run, data: bytes, rows: pd.DataFrame):
     "A warning if history.csv is not as the training wrote it"
-    written = self.path / "history.sha256"
-    lines = written.read_text("utf-8", "replace").splitlines() if written.exists() else []
+    lines = self._history_digests()
     if not lines or any(line.startswith(hashlib.sha256(data).hexdigest()) for line in lines):
         return
     epochs = lines[-1].partition(" ")[2]
@@ -457,10 +463,9 @@ def _same_history(self: Run, data: bytes, rows: pd.DataFrame):
 def _write_history(self: Run, rows: pd.DataFrame):
     "Replace the history; its checksum is written first, below the one before it: after a kill one of them fits"
     self.check_there()
-    data, written = rows.to_csv(index=False).encode(), self.path / "history.sha256"
-    before = written.read_text("utf-8", "replace").splitlines()[-1:] if written.exists() else []
-    lines = [*before, f"{hashlib.sha256(data).hexdigest()} {_ranges(rows.epoch.tolist())}"]
-    write_atomic(written, "\n".join(lines).encode())
+    data = rows.to_csv(index=False).encode()
+    lines = [*self._history_digests()[-1:], f"{hashlib.sha256(data).hexdigest()} {_ranges(rows.epoch.tolist())}"]
+    write_atomic(self.path / "history.sha256", "\n".join(lines).encode())
     write_atomic(self.path / "history.csv", data)
 
 # %% ../nbs/16_runs.ipynb #e2f36257

@@ -46,6 +46,8 @@ class Recipe:
             self.refuse("side", "the networks halve it twice: use a multiple of 4")
         if self.lr <= 0:
             self.refuse("lr", "the rate must be positive")
+        if "$" in self.name:
+            self.refuse("name", "figures would read it as mathematics: leave the $ out")
         object.__setattr__(self, "betas", tuple(self.betas))
 
     def refuse(self, field: str, why: str):

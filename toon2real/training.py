@@ -428,9 +428,10 @@ def stills(folder: Path | None) -> int | None:
         return None
     folder = Path(folder).absolute()
     for top in (folder, *folder.parents[:2]):
-        if (top / "manifest.csv").exists():
-            manifest = pd.read_csv(top / "manifest.csv", dtype=str)
-            if not {"file", "group"} <= set(manifest):
+        if (top / "manifest.csv").is_file():
+            try:
+                manifest = pd.read_csv(top / "manifest.csv", dtype=str).dropna(subset=["file", "group"])
+            except (ValueError, KeyError, OSError):  # a stranger's, about something else
                 return None
             here = [(top / file).resolve().is_relative_to(folder.resolve()) for file in manifest.file]
             return manifest.group[here].nunique() or None
