@@ -103,7 +103,8 @@ function onKeys(root, actions) {
     const onButton = ["BUTTON", "SUMMARY"].includes(event.target.tagName) && [" ", "Enter"].includes(event.key);
     const onRange = event.target.type === "range" && /^(Arrow|Page|Home|End)/.test(event.key);
     const action = actions[event.key];
-    if (!action || inField || onButton || onRange || event.ctrlKey || event.metaKey) return;
+    if (inField || onRange) return event.stopPropagation(); // or the notebook moves to another cell
+    if (!action || onButton || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     event.stopPropagation();
     action(event);
