@@ -19,6 +19,7 @@ from .data import Batch, random_state
 from toon2real.generator import (
     ReflectionPad,
     ResBlock,
+    ToColours,
     check_sides,
     convolutions,
     fill,
@@ -150,7 +151,7 @@ class Decoder(nn.Module):
         w = width
         with torch.device("meta"):
             self.blocks = nn.Sequential(*[ResBlock(4 * w) for _ in range(blocks)])
-            self.up = nn.Sequential(*enlarged(4 * w), *enlarged(2 * w), ReflectionPad(3), nn.Conv2d(w, 3, 7))
+            self.up = nn.Sequential(*enlarged(4 * w), *enlarged(2 * w), ReflectionPad(3), ToColours(w, 3, 7))
         init_kaiming(self.to_empty(device=torch.get_default_device()), seed)
 
     def forward(self, z):
