@@ -1,6 +1,7 @@
 # make quickstart   install into .venv, train three small systems on the embedded scenes, show a table
 # make test         install, check the form (ruff), run every notebook and every test
 # make lab          open JupyterLab on the notebooks
+# make docs         the notebooks and the API as a site in _docs/, to be read without a network
 # make notebooks    after editing: badges from settings.ini, ruff, run every notebook and keep its outputs, export, clean
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 # one thread a process: the processes share the cores
 ONE := OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH"
 
-.PHONY: quickstart test lab notebooks
+.PHONY: quickstart test lab notebooks docs
 quickstart: $(VENV)/.installed
 	$(BIN)/toon2real quickstart
 
@@ -20,6 +21,11 @@ test: $(VENV)/.dev
 
 lab: $(VENV)/.installed
 	$(BIN)/jupyter lab nbs
+
+docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet $(PIP_ARGS) -e '.[docs]'
+	$(BIN)/mkdocs build --quiet
+	@echo "open _docs/index.html"
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python nbs/_badges.py
