@@ -29,7 +29,6 @@ from toon2real.features import (
     OFFICIAL,
     Inception,
     WeightsMissing,
-    _network,
     best_extractor,
     features,
     find_inception,
@@ -38,6 +37,7 @@ from toon2real.features import (
 )
 from toon2real.fid import Judge, content, evaluate, fid, kid, weighted_fid
 from toon2real.images import ImageError
+from toon2real.inception import _network
 from toon2real.scenes import scenes
 
 HERE = Path(__file__).parent
