@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from test_widgets import in_theme, keep_picture, keep_screenshot, open_notebook
+from test_widgets import keep_picture, keep_screenshot, open_notebook
 
 from toon2real.runs import Run
 
@@ -59,12 +59,7 @@ def test_training_monitor(lab, page, tmp_path):
     assert run.checkpoint_steps[-1] == stopped_at < 4000
     assert run.progress["state"] == "stopped"
     assert f"Trainer.resume('{folder}'" in root.locator("p.t2r-help").inner_text()
-    for width in (1300, 800):
-        page.set_viewport_size({"width": width, "height": 1000})
-        for scheme in ("light", "dark"):
-            in_theme(page, scheme)
-            keep_screenshot(page, f"monitor_{width}_{scheme}")
-    in_theme(page, "light")
+    keep_screenshot(page, "monitor_stopped")
 
     root.get_by_role("button", name="Go on").click()
     state_is(page, "training")
