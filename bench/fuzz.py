@@ -405,7 +405,14 @@ def domains(rng, here, home):
         [here / "in", found, [], "scenes:cartoon:9-1", "scenes:x", "scenes:photo:0-1@0", rng.choice(VALUES)]
     )
     side = rng.choice([32, 32, 0, -1])
-    names = (*(printable(path.name) for path in found), str(source), f"side={side}", "in", "0 images")
+    names = (
+        *(printable(path.name) for path in found),
+        str(source),
+        os.path.normpath(here / str(source)),
+        f"side={side}",
+        "in",
+        "0 images",
+    )
 
     def opened():
         with warnings.catch_warnings(record=True) as told:
