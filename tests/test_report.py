@@ -122,7 +122,7 @@ def test_table_on_the_page_is_the_table(page, trained):
 def test_names_are_escaped(copies):
     folder, change = copies
     recipe = about_of(folder / "toon2real")["recipe"]
-    environment = {"device": EVIL, "commit": EVIL}
+    environment = about_of(folder / "toon2real")["environment"] | {"device": EVIL, "commit": EVIL}
     change("toon2real", recipe=recipe | {"name": EVIL}, environment=environment, command=["toon2real", "train", TAG])
     run = folder / TAG
     (folder / "toon2real").rename(run)

@@ -153,6 +153,9 @@ class Trainer:
 @patch
 def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Options, progress, callbacks):
     "Data, device, options and listeners; all but the run"
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        remedy = "start toon2real train once, or call System.step, which averages over processes, in a loop of your own"
+        raise RunError(f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but a Trainer is one process: {remedy}")
     recipe = self.recipe = system.recipe
     self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     self.options = options = replace(
@@ -495,6 +498,8 @@ def fit(self: Trainer, epochs: int = None, background: bool = False) -> "Run | B
         return Background(self)
     if self.step >= until * self.pairs.steps:
         self._say(f"{self.run.path}: all {until} epochs are trained")
+        with suppress(RunError, OSError), self.run.locked():
+            self.run.truncate(self.step // self.pairs.steps)  # what a kill after the last step left half-written
         return self.run
     self._train()
     return self.run
