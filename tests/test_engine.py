@@ -120,6 +120,29 @@ def test_buffers_of_a_captured_step(name):
     assert fast.captured.graph is None  # recorded anew: the optimisers' tensors are others
 
 
+def test_a_recording_that_computes_something_else_is_dropped(capsys):
+    "A graph whose optimiser does nothing: a line says so, and the training is the plain one"
+
+    class Still(Replayed):
+        def replay(self):
+            weights = [x.clone() for x in self.captured.system.parameters()]
+            super().replay()
+            for x, old in zip(self.captured.system.parameters(), weights):
+                x.data.copy_(old)
+
+    class Wrong(OnCPU):
+        def _record(self, given, index):
+            super()._record(given, index)
+            self.graph = Still(self, self.graph.batch, self.graph.draws)
+
+    recipe = RECIPES["toon2real"].replace(epochs=2, decay_epochs=4)
+    plain, fast = recipe.build().double(), recipe.build().double()
+    fast.captured = Wrong(fast)
+    assert relative(losses(fast, 8), losses(plain, 8)) < 1e-4
+    assert fast.captured.graph is None
+    assert "it does not compute what the plain step computes" in capsys.readouterr().err
+
+
 TWO = r"""
 import os, torch
 import torch.distributed as dist

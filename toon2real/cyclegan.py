@@ -86,6 +86,9 @@ class CycleGAN(System):
     def extra_state(self):
         return prefixed("pool_r.", self.pool_r.state_dict()) | prefixed("pool_c.", self.pool_c.state_dict())
 
+    def stores(self):
+        return [pool.images for pool in (self.pool_r, self.pool_c) if pool.images is not None]
+
     def load_extra_state(self, state):
         self.pool_r.load_state_dict(below("pool_r.", state))
         self.pool_c.load_state_dict(below("pool_c.", state))

@@ -82,6 +82,8 @@ class Captured:
         given = dict(c=batch.c, r=batch.r, **draws)
         if self.given is None:
             self._record(given, batch.index)
+            if self.graph and not self._agrees(batch, draws):
+                self._give_up("it does not compute what the plain step computes")
         if self.graph is None or any(x.shape != self.given[name].shape for name, x in given.items()):
             return self.system.turns(batch, draws)
         for name, x in given.items():
@@ -108,10 +110,41 @@ class Captured:
                 terms = self.system.turns(batch, draws)
                 self.values = torch.stack(list(terms.values()))
         except RuntimeError as e:
-            reason = str(e).strip().partition("\n")[0][:160]
-            print(f"the step is not recorded as a CUDA graph ({reason}): plain steps instead", file=sys.stderr)
+            self._give_up(str(e).strip().partition("\n")[0][:160])
             return
         self.names, self.graph = list(terms), graph
+
+    def _give_up(self, reason: str):
+        "Say why, and go on with plain steps"
+        self.graph = None
+        print(f"the step is not recorded as a CUDA graph ({reason}): plain steps instead", file=sys.stderr)
+
+# %% ../nbs/17_engine.ipynb #ffeb66f3
+@patch
+def _agrees(self: Captured, batch: Batch, draws: dict) -> bool:
+    "Does the graph move weights and stores as the plain step does? The state is that of before in the end"
+    system = self.system
+    moments = [x for player in system.players for state in player.optimizer.state.values() for x in state.values()]
+    weights, stores = list(system.parameters()), system.stores()
+    state = [*weights, *system.buffers(), *moments, *stores]
+    before = [x.detach().clone() for x in state]
+
+    def moved(step) -> tuple:
+        "Losses and the moves of weights and stores; the state is put back"
+        losses = step()
+        moves = [(x.detach() - old).flatten() for x, old in zip(state, before)]
+        with torch.no_grad():
+            for x, old in zip(state, before):
+                x.copy_(old)
+        return losses, torch.cat(moves[: len(weights)]), torch.cat([*moves[len(state) - len(stores) :], losses[:0]])
+
+    def replayed() -> torch.Tensor:
+        self.graph.replay()
+        return self.values.clone()
+
+    fast = moved(replayed)
+    plain = moved(lambda: torch.stack(list(system.turns(batch, dict(draws)).values())))
+    return all(bool((a - b).norm() <= 0.1 * b.norm()) for a, b in zip(fast, plain))
 
 # %% ../nbs/17_engine.ipynb #e4d0908b
 @patch

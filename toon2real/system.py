@@ -245,6 +245,10 @@ class System(nn.Module):
         "Tensors beside weights and optimisers that the next step depends on (CycleGAN's pools)"
         return {}
 
+    def stores(self) -> list[torch.Tensor]:
+        "Those of them that a step changes where they are, on the device"
+        return []
+
     def load_extra_state(self, state: dict[str, torch.Tensor]):
         pass
 
