@@ -44,7 +44,7 @@ class CycleGANRecipe(Recipe):
 
 # %% ../nbs/18_cyclegan.ipynb #f48c5220
 cartoon2real = CycleGANRecipe(name="cartoon2real")
-toon2real = CycleGANRecipe(name="toon2real", norm="sn")
+toon2real = CycleGANRecipe(name="toon2real", norm="sn+in")
 
 # %% ../nbs/18_cyclegan.ipynb #0bfc3e71
 class CycleGAN(System):

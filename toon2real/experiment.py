@@ -46,7 +46,7 @@ def table1(**changes) -> list[Recipe]:
 
 
 def sn_ablation(**changes) -> list[Recipe]:
-    "The discriminators' normalization: instance (Cartoon-to-real's), spectral (toon2real's), both"
+    "The discriminators' normalization: instance (Cartoon-to-real's), spectral, both (toon2real's)"
     return [toon2real.replace(name=f"norm {norm}", norm=norm, **changes) for norm in ("in", "sn", "sn+in")]
 
 
