@@ -68,7 +68,7 @@ def train(path: Path, recipe, data: dict):
         options = dict(
             precision="float32", save_minutes=0, evaluate_every=1, evaluate_n=4, samples=2, extractor="simple"
         )
-        trainer = Trainer(recipe, run=path, progress=False, precision="float32", **data, **options)
+        trainer = Trainer(recipe, run=path, progress=False, **data, **options)
     trainer.fit()
 
 

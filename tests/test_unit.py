@@ -321,6 +321,7 @@ def test_weights_file_and_recipe(tmp_path, shared):
     s.step(*images(1))
     save_weights(tmp_path / "w.safetensors", s, dtype=torch.float32)
     again, (c, r) = load_weights(tmp_path / "w.safetensors"), images(1)
+    s.eval()  # a training sums the last layer in another order
     with torch.no_grad():
         assert torch.equal(again.to_photo(c), s.to_photo(c)) and torch.equal(again.to_cartoon(r), s.to_cartoon(r))
 
