@@ -435,13 +435,13 @@ def test_some_malformed_inputs(tmp_path, capfd):
     fuzz = harness("fuzz")
 
     def clean():
-        counts = fuzz.fuzz(33, seed=1, work=tmp_path)
+        counts = fuzz.fuzz(66, seed=1, work=tmp_path)
         print(fuzz.table(counts))
         return {what for _, what in counts} <= {"fine", "clean"}
 
     in_a_clean_process(clean)
 
 
-def test_some_kills(tmp_path):
+def test_a_dozen_kills(tmp_path):
     faults = harness("faults")
-    in_a_clean_process(lambda: not faults.faults(6, 1, ("toon2real",), tmp_path)["wrong"])
+    in_a_clean_process(lambda: not faults.faults(12, 1, ("toon2real",), tmp_path)["wrong"])
