@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn as nn
 from safetensors.torch import load_file
-from toon2real.generator import convolutions
 from toon2real.runs import load_weights, save_weights
 from toon2real.system import load_system_state, recipe_from_dict, recipe_to_dict, system_state
 from toon2real.unit import NOISES, UNIT, LayerNorm, _reference_keys, unit
@@ -67,12 +66,10 @@ def named_parameters(s):
     "{the reference's key: our parameter}"
     out = {}
     for d, E, H, D in (("a", s.E_c, s.H_c, s.D_c), ("b", s.E_r, s.H_r, s.D_r)):
-        gen, norms, dis = _reference_keys(d, s.recipe.blocks)
-        for net, prefixes in ((nn.ModuleList([E, H]), gen), (D, dis)):
-            for conv, p in zip(convolutions(net), prefixes, strict=True):
-                out |= {f"{p}.weight": conv.weight, f"{p}.bias": conv.bias}
-        for norm, p in zip((m for m in H.modules() if isinstance(m, LayerNorm)), norms, strict=True):
-            out |= {f"{p}.gamma": norm.gamma, f"{p}.beta": norm.beta}
+        for net, prefixes in zip((nn.ModuleList([E, H]), D), _reference_keys(d, s.recipe.blocks)):
+            layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, LayerNorm))]
+            for layer, prefix in zip(layers, prefixes, strict=True):
+                out |= {f"{prefix}.{name}": p for name, p in layer.named_parameters()}
     return out
 
 
@@ -348,7 +345,7 @@ def test_from_reference_names_what_does_not_fit(data):
         (broken("gen_a", enc__model__0__conv__weight=None), "gen_a.enc.model.0.conv.weight' is missing"),
         (broken("dis_b", cnns__1__4__bias=None), "dis_b.cnns.1.4.bias' is missing"),
         (broken("dis_a", extra=z), "dis_a.extra"),
-        ({"gen_a": {}}, "dis_a, dis_b, gen_b missing"),
+        ({"gen_a": {}}, "'dis_a', 'dis_b', 'gen_b' is missing"),
     ):
         with pytest.raises(ValueError, match=message):
             UNIT.from_reference(state, recipe)

@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from toon2real.generator import (
     InstanceNorm,
     convolutions,
-    first_width,
+    need,
     init_normal,
     plain_keys,
     raw_weight,
@@ -103,7 +103,8 @@ class PatchGAN(nn.Module):
 
         u and v are fitted to its weights. ValueError names a key that does not fit."""
         state = plain_keys(state_dict)
-        net = cls(first_width(state), norm, seed)
+        need(state, "model.0.weight")
+        net = cls(len(state["model.0.weight"]), norm, seed)
         read_reference(net, state, [f"model.{i}" for i in (0, 2, 5, 8, 11)])
         return power_iterations(net, 15)
 

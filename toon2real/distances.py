@@ -10,13 +10,10 @@ __all__ = ['frechet_distance', 'frechet_features', 'FeatureStats', 'statistics',
 
 # %% ../nbs/22_distances.ipynb #0fa23427
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-
-from .images import atomic
 
 # %% ../nbs/22_distances.ipynb #eea711ae
 def _float64(x, name: str = "features") -> torch.Tensor:
@@ -109,31 +106,12 @@ class FeatureStats(NamedTuple):
 
     mean: np.ndarray  # D
     cov: np.ndarray  # D x D, divided by N - 1
-    n: int  # number of images; 0 = not known (a file of pytorch-fid does not say)
 
-    def save(self, path) -> Path:
-        "Write an `.npz` that pytorch-fid reads too (`mu`, `sigma`), with `n` beside"
-        with atomic(path) as part, part.open("wb") as file:
-            np.savez_compressed(file, mu=self.mean, sigma=self.cov, n=self.n)
-        return Path(path)
 
-    @classmethod
-    def load(cls, path):
-        "Read an `.npz` written by `save` or by `pytorch-fid --save-stats`"
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(file["mu"], file["sigma"], int(file["n"]) if "n" in file else 0)
-        except FileNotFoundError:
-            raise ValueError(f"{path}: no such file") from None
-        except Exception as e:
-            why = f"no statistics here ({type(e).__name__}: {e})"
-            raise ValueError(f"{path}: {why}: an .npz with arrays mu and sigma is expected") from e
-
-# %% ../nbs/22_distances.ipynb #f4587bbf
 def statistics(x) -> FeatureStats:
     "Mean and covariance of N x D features, in float64"
     x = _rows(x)
-    return FeatureStats(x.mean(0).cpu().numpy(), torch.cov(x.T).cpu().numpy().reshape(x.shape[1], -1), len(x))
+    return FeatureStats(x.mean(0).cpu().numpy(), torch.cov(x.T).cpu().numpy().reshape(x.shape[1], -1))
 
 # %% ../nbs/22_distances.ipynb #3d624bfe
 def _kernel_sums(x: torch.Tensor, y: torch.Tensor):
@@ -200,8 +178,11 @@ def precision_recall(
     return PrecisionRecall(_covered(generated, real, k), _covered(real, generated, k))
 
 # %% ../nbs/22_distances.ipynb #03100e34
+_SHARE = 0.9  # of each set in a draw
+
+
 class Interval(NamedTuple):
-    "`value` of the full sets, and the range in which sets of this size scatter"
+    "`value` of the full sets, and the range in which 95 % of sets of this size lie"
 
     value: float
     low: float
@@ -214,25 +195,21 @@ def bootstrap(
     x,  # N_x x D features
     y,  # N_y x D
     reps: int = 100,  # draws
-    keep: float = 0.9,  # share of each set in a draw, without replacement
-    level: float = 0.95,  # probability inside the interval
     seed: int = 0,
 ) -> Interval:
     """Resampling interval for any distance between two sets. It says how far the value scatters between samples of
     this size. It does not contain the bias that comes with the size, so compare rows of equal N."""
-    if not 0 < keep < 1:
-        raise ValueError(f"keep={keep}: a share between 0 and 1")
     x, y = _pair(x, y, least=4)
     rng = np.random.default_rng(seed)
 
     def part(o):
-        size = max(round(keep * len(o)), 2)
+        size = max(round(_SHARE * len(o)), 2)
         return o[torch.as_tensor(np.sort(rng.permutation(len(o))[:size]), device=o.device)]
 
     value = float(statistic(x, y))
     draws = np.array([float(statistic(part(x), part(y))) for _ in range(reps)])
-    offsets = (draws - draws.mean()) * math.sqrt(keep / (1 - keep))
-    low, high = np.quantile(offsets, [(1 - level) / 2, (1 + level) / 2])
+    offsets = (draws - draws.mean()) * math.sqrt(_SHARE / (1 - _SHARE))
+    low, high = np.quantile(offsets, [0.025, 0.975])
     return Interval(value, value + float(low), value + float(high), float(offsets.std(ddof=1)))
 
 # %% ../nbs/22_distances.ipynb #c0f811a0

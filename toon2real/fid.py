@@ -21,13 +21,11 @@ from fastcore.basics import patch
 
 from toon2real.distances import (
     KID,
-    FeatureStats,
     bootstrap,
-    frechet_distance,
+    frechet_distance,  # noqa: F401
     frechet_features,
     kernel_distance,
     precision_recall,
-    statistics,
     subsample,
 )
 from .features import ImageSet, Inception, batches, extractor_for, features, is_features, other_name
@@ -44,7 +42,7 @@ class Score(float):
         return self
 
     def __repr__(self):
-        sizes = " | ".join(str(n or "?") if n == of else f"{n} of {of}" for n, of in zip(self.n, self.of))
+        sizes = " | ".join(str(n) if n == of else f"{n} of {of}" for n, of in zip(self.n, self.of))
         seed = "" if self.n == self.of else f", seed {self.seed}"
         return f"{self.name} {float(self):.6g} (N = {sizes}{seed}; {self.extractor})"
 
@@ -52,29 +50,11 @@ class Score(float):
 class _Given:
     "In place of the extractor of features that came as numbers: nobody knows of what"
 
-    def __init__(self, dims):
-        self.dims = dims
-
     def label(self, metric, dims):
         return other_name(metric, f"given features, {dims}")
 
     def __repr__(self):
         return "features as given"
-
-
-def _numbers(source):
-    "Features or statistics, if `source` is such; None for images"
-    if isinstance(source, (str, Path)) and str(source).endswith(".npz"):
-        return FeatureStats.load(source)
-    return source if isinstance(source, FeatureStats) or is_features(source) else None
-
-
-def _size(x) -> int:
-    return x.n if isinstance(x, FeatureStats) else len(x)
-
-
-def _width(x) -> int:
-    return len(x.mean) if isinstance(x, FeatureStats) else x.shape[1]
 
 # %% ../nbs/25_fid.ipynb #8656eed9
 class _Sets(NamedTuple):
@@ -87,43 +67,26 @@ class _Sets(NamedTuple):
     dims: int | str
 
     def score(self, value: float, metric: str, i: int, j: int) -> Score:
-        sizes, of = (_size(self.x[i]), _size(self.x[j])), (self.of[i], self.of[j])
+        sizes, of = (len(self.x[i]), len(self.x[j])), (self.of[i], self.of[j])
         return Score(value, self.extractor.label(metric, self.dims), sizes, of, self.seed, self.extractor)
-
-
-def _some(x, n, seed):
-    if n is None:
-        return x
-    if isinstance(x, FeatureStats):
-        raise ValueError(f"n={n}: statistics cannot be subsampled: pass images or features")
-    return subsample(x, n, seed)
 
 
 def _gather(sources, dims, n, seed, extractor=None, **kw) -> _Sets:
     "`n` rows of each set"
-    x = [_numbers(source) for source in sources]
-    width = next((_width(o) for o in x if o is not None), None)
-    if all(o is not None for o in x):
-        extractor, dims = _Given(width), width
-    else:
-        inception = {k: kw.pop(k) for k in ("weights", "device", "dtype", "download") if k in kw}
-        extractor = extractor or extractor_for(dims or width, **inception)
-        dims = dims or extractor.dims
-        x = [features(s, dims, extractor=extractor, **kw) if o is None else o for s, o in zip(sources, x)]
-    of = [_size(o) for o in x]
+    width = next((source.shape[1] for source in sources if is_features(source)), None)
+    inception = {name: kw.pop(name) for name in ("weights", "device", "dtype") if name in kw}
+    if all(map(is_features, sources)):
+        extractor, dims = _Given(), width
+    extractor = extractor or extractor_for(dims or width, **inception)
+    dims = dims or extractor.dims
+    x = [features(source, dims, extractor=extractor, **kw) for source in sources]
+    of = [len(rows) for rows in x]
     n = min(of) if n == "equal" else n
-    return _Sets([_some(o, n, seed) for o in x], of, seed, extractor, dims)
+    return _Sets([rows if n is None else subsample(rows, n, seed) for rows in x], of, seed, extractor, dims)
 
 # %% ../nbs/25_fid.ipynb #f0ce5228
-def _frechet(x, y) -> float:
-    if not isinstance(x, FeatureStats) and not isinstance(y, FeatureStats):
-        return frechet_features(x, y)
-    (mu1, cov1, _), (mu2, cov2, _) = (o if isinstance(o, FeatureStats) else statistics(o) for o in (x, y))
-    return frechet_distance(mu1, cov1, mu2, cov2)
-
-
 def fid(
-    a,  # images in any form; N x D features; statistics (`FeatureStats`, .npz of pytorch-fid)
+    a,  # images in any form, or N x D features
     b,  # likewise
     dims=None,  # 2048 makes it FID, 768 FID-768, ... (default: as deep as the weights go); "simple": hand-made features
     n=None,  # subsample both sets to n images ("equal": to the smaller one)
@@ -132,11 +95,11 @@ def fid(
 ) -> Score:
     "Frechet distance of two sets of images. Features given as numbers are compared as they are."
     sets = _gather((a, b), dims, n, seed, **kw)
-    return sets.score(_frechet(*sets.x), "FID", 0, 1)
+    return sets.score(frechet_features(*sets.x), "FID", 0, 1)
 
 # %% ../nbs/25_fid.ipynb #05a7c2e1
 def kid(
-    a,  # as for `fid`, but no statistics
+    a,  # as for `fid`
     b,  # likewise
     dims=None,  # as for `fid`
     n=None,
@@ -144,8 +107,6 @@ def kid(
     **kw,  # for `features`
 ) -> KID:  # value (a `Score`) and standard error
     "Kernel distance of two sets of images: unbiased at any N, with the jackknife's standard error"
-    if any(isinstance(_numbers(o), FeatureStats) for o in (a, b)):
-        raise ValueError("statistics are enough for a Frechet distance only: pass images or features")
     sets = _gather((a, b), dims, n, seed, **kw)
     distance = kernel_distance(*sets.x)
     return KID(sets.score(distance.value, "KID", 0, 1), distance.se)
@@ -166,14 +127,13 @@ def weighted_fid(
     dims=None,  # as for `fid`
     n=None,
     seed: int = 0,
-    share: float = 0.8,  # of the target
     **kw,  # for `features`
 ) -> WeightedFID:
     "The paper's weighted Frechet distance with its parts"
     sets = _gather((generated, target, input), dims, n, seed, **kw)
     made, photos, cartoons = sets.x
-    to_target, to_input = _frechet(made, photos), _frechet(made, cartoons)
-    weighted = sets.score(share * to_target + (1 - share) * to_input, "FID", 0, 1)
+    to_target, to_input = frechet_features(made, photos), frechet_features(made, cartoons)
+    weighted = sets.score(0.8 * to_target + 0.2 * to_input, "FID", 0, 1)
     weighted.name = f"weighted {weighted.name}"
     return WeightedFID(weighted, sets.score(to_target, "FID", 0, 1), sets.score(to_input, "FID", 0, 2))
 

@@ -104,7 +104,7 @@ class Likeness:
 
     def _look(self):
         try:
-            self.extractor = self.extractor or Inception(download=False)
+            self.extractor = self.extractor or Inception()
             with closing(sqlite3.connect(self.picks.catalogue.path, timeout=60)) as db:
                 db.execute(_SEEN)
                 for batch in self._batches(8):

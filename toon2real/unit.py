@@ -22,7 +22,6 @@ from toon2real.generator import (
     ToColours,
     check_sides,
     convolutions,
-    fill,
     init_normal,
     need,
     normed,
@@ -270,7 +269,7 @@ def draw_noise(
 def draws(self: UNIT, batch: Batch) -> dict[str, torch.Tensor]:
     "This step's noise: all of `NOISES` in one tensor"
     noise = self._given or self.draw_noise(batch.index, batch.c)
-    return dict(noise=torch.stack([noise[name] for name in NOISES]))
+    return dict(noise=torch.stack([*noise.values()]))
 
 
 @patch
@@ -334,26 +333,15 @@ def generators_loss(self: UNIT, batch: Batch, scratch: dict):
     return total, terms | dict(gen_total=total)
 
 # %% ../nbs/19_unit.ipynb #c289efe6
-def _reference_keys(domain: str, blocks: int) -> tuple[list[str], list[str], list[str]]:
-    "Prefixes of an autoencoder's convolutions, of its layer norms, of a discriminator's convolutions, in our order"
+def _reference_keys(domain: str, blocks: int) -> tuple[list[str], list[str]]:
+    "Prefixes of an autoencoder's layers and of a discriminator's, in our order"
     residual = [f"model.{i}.model.{j}.conv" for i in range(blocks) for j in (0, 1)]
     encoder = [f"enc.model.{i}.conv" for i in range(3)] + [f"enc.model.3.{key}" for key in residual]
-    decoder = [f"dec.model.0.{key}" for key in residual] + [f"dec.model.{i}.conv" for i in (2, 4, 5)]
-    norms = [f"gen_{domain}.dec.model.{i}.norm" for i in (2, 4)]
+    up = "2.conv", "2.norm", "4.conv", "4.norm", "5.conv"
+    decoder = [f"dec.model.0.{key}" for key in residual] + [f"dec.model.{key}" for key in up]
     layers = "0.conv", "1.conv", "2.conv", "3.conv", "4"
     judges = [f"dis_{domain}.cnns.{scale}.{layer}" for scale in range(3) for layer in layers]
-    return [f"gen_{domain}.{key}" for key in encoder + decoder], norms, judges
-
-
-def _read_norms(net: nn.Module, state: dict, prefixes: list[str]) -> dict:
-    "Fill the layer norms of `net`; what is left of `state`"
-    norms = [layer for layer in net.modules() if isinstance(layer, LayerNorm)]
-    read = set()
-    for norm, prefix in zip(norms, prefixes, strict=True):
-        for part in ("gamma", "beta"):
-            fill(getattr(norm, part), f"{prefix}.{part}", state)
-            read.add(f"{prefix}.{part}")
-    return {key: value for key, value in state.items() if key not in read}
+    return [f"gen_{domain}.{key}" for key in encoder + decoder], judges
 
 # %% ../nbs/19_unit.ipynb #e7278047
 @patch(cls_method=True)
@@ -369,13 +357,12 @@ def from_reference(
     need(state, *parts)
     named = {part: prefixed(f"{part}.", plain_keys(state[part])) for part in parts}
     first = "gen_a.enc.model.0.conv.weight"
-    if first not in named["gen_a"]:
-        raise ValueError(f"from_reference: key {first!r} is missing")
+    need(named["gen_a"], first)
     block = re.compile(r"gen_a\.enc\.model\.3\.model\.\d+\.model\.0\.conv\.weight")
     blocks = sum(bool(block.fullmatch(key)) for key in named["gen_a"])
     system = cls(recipe.replace(width=len(named["gen_a"][first]), blocks=blocks))
     for domain, E, H, D in (("a", system.E_c, system.H_c, system.D_c), ("b", system.E_r, system.H_r, system.D_r)):
-        convs, norms, judges = _reference_keys(domain, blocks)
-        read_reference(nn.ModuleList([E, H]), _read_norms(H, named[f"gen_{domain}"], norms), convs)
+        autoencoder, judges = _reference_keys(domain, blocks)
+        read_reference(nn.ModuleList([E, H]), named[f"gen_{domain}"], autoencoder)
         read_reference(D, named[f"dis_{domain}"], judges)
     return system
