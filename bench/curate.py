@@ -32,12 +32,12 @@ def bare(films):
     return count
 
 
-def curated(films, every, keyframes=False):
+def curated(films, every):
     "Frames of these films, sampled into a catalogue"
     from toon2real.catalogue import Catalogue
 
     with tempfile.TemporaryDirectory() as folder, Catalogue(Path(folder) / "c.sqlite") as cat:
-        cat.add(films, every, keyframes=keyframes, progress=False)
+        cat.add(films, every, progress=False)
         return int(cat.films().frames.sum())
 
 
@@ -106,13 +106,14 @@ def memory(folder, minutes):
 
 def duplicates(count):
     "Time of the search for near-duplicates where all pictures are different: all are kept and compared"
-    from toon2real.picks import near_duplicates
+    from toon2real.picks import near_pairs, settle
 
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, count, np.uint64)
     brightness = rng.normal(128, 40, (count, 1))
     tiny = (brightness + rng.normal(0, 30, (count, 192))).clip(0, 255).astype(np.uint8)
-    print(f"near-duplicates among {count} different frames: {clock(near_duplicates, hashes, tiny)[0]:.1f} s")
+    seconds, _ = clock(lambda: settle(near_pairs(hashes, tiny), count))
+    print(f"near-duplicates among {count} different frames: {seconds:.1f} s")
 
 
 def main():
@@ -136,8 +137,6 @@ def main():
         sys.exit("no films: name some, or set TOON2REAL_SHARED")
     for film in films:
         compare(film.name, [film], options.every, options.repeats)
-    decoding, curation = clock(bare, films)[0], clock(curated, films, options.every, True)[0]
-    print(f"key frames only: {curation:.2f} s, {curation / decoding:.2f} of bare decoding")
 
 
 if __name__ == "__main__":

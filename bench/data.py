@@ -46,28 +46,24 @@ def latency(next_batch, n):
     return statistics.median(times), np.percentile(times, 95), sum(times) / 1e3
 
 
-def build(what, folder, side, threads):
-    "Make the map with so many threads, cache empty, files in the page cache; print a row"
+def build(what, folder, side):
+    "Make the map, cache empty, files in the page cache; print a row"
     with tempfile.TemporaryDirectory() as cache:
         start = time.perf_counter()
-        size = len(Domain.open(folder, load_side(side), cache=cache, threads=threads, progress=False))
+        size = len(Domain.open(folder, load_side(side), cache=cache, progress=False))
         seconds = time.perf_counter() - start
-    print(
-        f"| {what}, {threads} thread{'s' * (threads > 1)} | {size} | {seconds:.1f} | {size / seconds:.0f} |", flush=True
-    )
+    print(f"| {what} | {size} | {seconds:.1f} | {size / seconds:.0f} |", flush=True)
 
 
 def builds(options):
     print("| map build | images | seconds | images/s |\n|---|---|---|---|")
-    for threads in options.threads:
-        build(Path(options.photo).name, options.photo, options.side, threads)
+    build(Path(options.photo).name, options.photo, options.side)
     if not options.large:
         return
     with tempfile.TemporaryDirectory() as folder:
         for i, file in enumerate(list_images(options.photo)[: options.large]):
             Image.open(file).convert("RGB").resize((1280, 720)).save(Path(folder) / f"{i:05}.jpg")
-        for threads in options.threads:
-            build("1280 x 720", folder, options.side, threads)
+        build("1280 x 720", folder, options.side)
 
 
 def batches(options, cartoon, photo, size):
@@ -111,7 +107,6 @@ def parse():
     p.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16], help="batch sizes")
     p.add_argument("--samples", type=int, default=960, help="samples drawn for each figure")
     p.add_argument("--workers", type=int, default=2, help="workers of the DataLoader")
-    p.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads that build the map")
     p.add_argument("--large", type=int, default=0, metavar="N", help="also build a map of N JPEGs of 1280 x 720")
     p.add_argument("--device", default="cpu")
     return p.parse_args()

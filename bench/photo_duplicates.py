@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance
-from toon2real.picks import near_duplicates
+from toon2real.picks import near_pairs, settle
 from toon2real.images import list_images, open_image
 from toon2real.scores import look
 
@@ -44,7 +44,7 @@ def duplicates(images):
     scores = [look(im) for im in images]
     hashes = np.array([score["hash"] for score in scores], np.uint64)
     tiny = np.stack([np.frombuffer(score["tiny"], np.uint8) for score in scores])
-    return near_duplicates(hashes, tiny)
+    return settle(near_pairs(hashes, tiny), len(images))
 
 
 def main():

@@ -356,7 +356,7 @@ def _refuse_empty(args: list[str]):
     "An empty word would mean the working folder, but for texts, which may be empty"
     words = [part for word in args for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for before, word in zip(["an argument", *words], words):
-        if not word and before not in ("--licence", "--author", "--link", "--contact"):
+        if not word and before not in ("--licence", "--author", "--link"):
             raise ValueError(f"nothing is given for {before}: name it, or leave it out")
 
 

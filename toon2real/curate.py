@@ -24,7 +24,7 @@ from fastcore.basics import patch
 from PIL import Image
 from tyro import cli
 from tyro.conf import OmitArgPrefixes, Positional
-from .catalogue import SPLITS, Catalogue, CurateError, _check_split, _stamp, fingerprint
+from .catalogue import SPLITS, Catalogue, CurateError, _stamp, fingerprint
 from .films import decode, open_film, picture, timecode
 from .images import grid, jpeg_bytes, open_image, png_bytes, resize, write_atomic
 from .picks import _SIDES, FILTERS, Picks, _cut_bars
@@ -150,14 +150,14 @@ def _split_films(self: Catalogue, df: pd.DataFrame, val: float, seed: int, again
             self.db.execute("UPDATE frames SET split=''")
 
 # %% ../nbs/10_curate.ipynb #48286fe7
-def _film_pictures(path, rows: pd.DataFrame, keyframes: bool):
+def _film_pictures(path, rows: pd.DataFrame):
     "(row, picture) of chosen frames of one film, in order: decode on if the next is near, seek if it is far"
     with open_film(path) as (_, stream):
         ratio = stream.sample_aspect_ratio or 1
     scaler = VideoReformatter()
     for _, run in rows.groupby((rows.time.diff() > 12).cumsum()):
         wanted = {row.pts: row for row in run.itertuples()}
-        with closing(decode(path, after=int(run.pts.iloc[0]), keyframes=keyframes)) as frames:
+        with closing(decode(path, after=int(run.pts.iloc[0]))) as frames:
             for pts, _, frame in frames:
                 if pts in wanted:
                     yield wanted.pop(pts), picture(frame, ratio, scaler=scaler)
@@ -173,11 +173,11 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
 
 
-def _file_name(row, suffix: str) -> str:
+def _file_name(row) -> str:
     "A name that no two frames share"
     stem = _plain(Path(row.source if row.kind == "film" else row.name).stem)[:60] or "frame"
     code = hashlib.blake2b(f"{row.content}:{row.pts}:{row.name}".encode(), digest_size=4).hexdigest()
-    return "_".join(filter(None, [stem, code, _plain(row.timecode)])) + suffix
+    return "_".join(filter(None, [stem, code, _plain(row.timecode)])) + ".png"
 
 
 def _scores(row) -> str:
@@ -189,7 +189,7 @@ def _scores(row) -> str:
     return json.dumps(scores | ({"decision": row.decision} if row.decision else {}))
 
 # %% ../nbs/10_curate.ipynb #bb8514d9
-_EXPORTED = r"(train|val)/[A-Za-z0-9-]+_[0-9a-f]{8}(_[\d-]+)?\.(png|jpg)|manifest\.csv|(.+/)?\.[^/]+\.tmp"
+_EXPORTED = r"(train|val)/[A-Za-z0-9-]+_[0-9a-f]{8}(_[\d-]+)?\.png|manifest\.csv|(.+/)?\.[^/]+\.tmp"
 
 
 def _there(folder: Path) -> set:
@@ -197,9 +197,8 @@ def _there(folder: Path) -> set:
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     strange = sorted(name for name in there if not re.fullmatch(_EXPORTED, name))
     if strange:
-        raise CurateError(
-            f"{folder}: holds files that are not of an export, such as {strange[0]}: choose an empty folder"
-        )
+        what = f"holds files that are not of an export, such as {strange[0]}"
+        raise CurateError(f"{folder}: {what}: choose an empty folder")
     return there
 
 
@@ -234,8 +233,6 @@ def export(
     folder,  # gets train/ and val/ (only those that have frames) and manifest.csv
     side: int = 143,  # pixels; a training at 128 crops from 143
     how: str = "crop",  # "crop": centre square; "short": short side; "squash": a square whatever the aspect ratio
-    split: str = None,  # only this split
-    suffix: str = ".png",  # or ".jpg" (quality 95)
     progress: bool = True,
 ) -> pd.DataFrame:  # the manifest
     """Write the kept frames, bars cut off, Lanczos. Files of an earlier export that are no longer kept are removed.
@@ -245,18 +242,13 @@ def export(
     if how not in ("crop", "short", "squash") or side < 1:
         choices = "choose one of crop, short, squash, and a side of 1 pixel or more"
         raise CurateError(f"how={how!r}, side={side}: {choices}")
-    if suffix not in (".png", ".jpg"):
-        raise CurateError(f"suffix={suffix!r}: choose .png or .jpg")
-    _check_split(split or "", "split")
     folder, films = Path(folder), self.films()
     df = self.frames().query("kept").join(films.content, on="film")
-    df = df[df.split == split] if split else df
     self._check_export(df, films)
     there = _there(folder)
-    df["file"] = [f"{row.split}/{_file_name(row, suffix)}" for row in df.itertuples()]
+    df["file"] = [f"{row.split}/{_file_name(row)}" for row in df.itertuples()]
     for row, im in tqdm(_pictures(df, films), total=len(df), unit="frame", disable=not progress, desc="writing"):
-        im = resize(_cut_bars(im, row), side, how)
-        write_atomic(folder / row.file, png_bytes(im) if suffix == ".png" else jpeg_bytes(im, 95))
+        write_atomic(folder / row.file, png_bytes(resize(_cut_bars(im, row), side, how)))
     manifest = _manifest_of(df)
     write_atomic(folder / "manifest.csv", manifest.to_csv(index=False).encode())
     for name in there - set(manifest.file) - {"manifest.csv"}:
@@ -269,7 +261,7 @@ def _pictures(df: pd.DataFrame, films: pd.DataFrame):
     for i, rows in df.groupby("film", sort=False):
         film = films.loc[i]
         if film.kind == "film":
-            yield from _film_pictures(film.path, rows, bool(film.keyframes))
+            yield from _film_pictures(film.path, rows)
         else:
             yield from ((row, open_image(Path(film.path, row.name))) for row in rows.itertuples())
 
@@ -338,7 +330,6 @@ class Curation:
     manifest.csv tells licence, author, link and split of its stills."""
     every: float = 1.0  # seconds between two sampled frames
     shard: str = "1/1"  # read only part i/n of the files; merge the catalogues afterwards
-    keyframes: bool = False  # look at key frames only, several times faster
     group: str | None = None  # for stills, a regular expression that finds the film's name in a file name
     licence: str = ""  # licence of the sources, new or known; it goes into the manifest
     author: str = ""  # their author
@@ -390,7 +381,7 @@ def _do(self: Curation, cat: Catalogue):
     cat.merge(self.merge)
     if self.sources:
         facts = {"licence": self.licence, "author": self.author, "link": self.link, "progress": self.progress}
-        notes = cat.add(list(self.sources), self.every, _shard(self.shard), self.keyframes, self.group, **facts)
+        notes = cat.add(list(self.sources), self.every, _shard(self.shard), self.group, **facts)
         for note in notes.itertuples():
             said = f"{note.status}: {note.what}".replace(f"{Path.cwd()}{os.sep}", "")
             print("".join(sign if sign.isprintable() else "?" for sign in said))

@@ -9,9 +9,7 @@ __all__ = ['DataError', 'random_state', 'choose', 'load_side', 'read_image', 'de
            'Order', 'epoch_order', 'Batch', 'Pairs']
 
 # %% ../nbs/12_data.ipynb #e71ea1d8
-import csv
 import hashlib
-import io
 import json
 import math
 import operator
@@ -20,17 +18,16 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-import PIL
 import torch
 from fastcore.basics import patch
 from filelock import FileLock
+from PIL import Image
 from tqdm import tqdm
-from . import __version__
 from .images import ImageError, WriteError, atomic, list_images, open_image, resize, write_atomic
+from .images import in_background, to_float
 from .scenes import write_scenes
 
 # %% ../nbs/12_data.ipynb #a9c430d4
@@ -67,45 +64,25 @@ def load_side(side: int) -> int:
 
 # %% ../nbs/12_data.ipynb #0c070f14
 def read_image(
-    path: str,  # an image file
+    path,  # an image file
     side: int,  # pixels
-    how: str = "squash",  # or "crop", see `images.resize`
-) -> tuple[dict, bytes]:  # what is known of the file; side x side x 3 bytes, none if it is no usable image
-    "Read one file and bring it to `side`. Never raises for its sake: a `status` other than ok comes with a `reason`."
-    about = {"width": "", "height": "", "sha256": "", "status": "ok", "reason": ""}
+) -> tuple[bytes, str]:  # side x side x 3 bytes; or none, and why
+    "Read one file and bring it to `side`. Never raises for its sake."
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        return about | {"status": "unreadable", "reason": error.strerror or str(error)}, b""
-    about["sha256"] = hashlib.sha256(data).hexdigest()
-    try:
-        image = open_image(data)
-        about.update(width=image.width, height=image.height)
-        return about, resize(image, side, how, "bicubic").tobytes()
+        return resize(open_image(path), side, "squash", Image.Resampling.BICUBIC).tobytes(), ""
     except ImageError as error:
-        reason = str(error).partition("bytes>: ")[2] or str(error)
+        return b"", error.reason
     except Exception as error:  # memory, for instance
-        reason = f"{type(error).__name__}: {error}"
-    return about | {"status": "broken", "reason": reason}, b""
+        return b"", f"{type(error).__name__}: {error}"
 
 # %% ../nbs/12_data.ipynb #d3ac1ac6
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def decode(
-    jobs: list,  # of (path, side, how)
-    threads: int = None,  # how many; None: one for each core, at most 16
-) -> Iterator[tuple[dict, bytes]]:  # in the order of the jobs
-    "`read_image` of every job"
-    threads = threads or min(_cores(), 16)
-    ahead = 64 * threads  # pictures decoded at most before they are asked for
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for start in range(0, len(jobs), ahead):
-            yield from pool.map(lambda job: read_image(*job), jobs[start : start + ahead])
-    finally:
-        pool.shutdown(cancel_futures=True)
+    paths: list,
+    side: int,  # pixels
+) -> Iterator[tuple[bytes, str]]:
+    "`read_image` of every file, in order, by as many threads as there are cores, at most 16"
+    threads = min(os.cpu_count() or 1, 16)
+    return in_background(lambda path: read_image(path, side), paths, threads, ahead=64 * threads)
 
 # %% ../nbs/12_data.ipynb #671bf69f
 def cache_folder(cache=None) -> Path:
@@ -115,12 +92,9 @@ def cache_folder(cache=None) -> Path:
     return Path(folder).expanduser().absolute()
 
 # %% ../nbs/12_data.ipynb #f595d66c
-_FORMAT = 1
-
-
-def content_hash(names, images, how: str) -> str:
-    "sha256 over settings, names and pixels: the same on every machine that sees the same pictures"
-    digest = hashlib.sha256(json.dumps([_FORMAT, how, *images.shape]).encode())
+def content_hash(names, images) -> str:
+    "sha256 over names and pixels: the same on every machine that sees the same pictures"
+    digest = hashlib.sha256(json.dumps([1, "squash", *images.shape]).encode())
     for name, image in zip(names, images, strict=True):
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
         digest.update(np.ascontiguousarray(image))
@@ -130,151 +104,29 @@ def content_hash(names, images, how: str) -> str:
 def _digest(*parts) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-# %% ../nbs/12_data.ipynb #1dc15312
-def _npy_header(n: int, side: int) -> bytes:
-    "The header of N x side x side x 3 bytes: 128 bytes long whatever N is"
-    header = io.BytesIO()
-    about = {"descr": "|u1", "fortran_order": False, "shape": (n, side, side, 3)}
-    np.lib.format.write_array_header_1_0(header, about)
-    return header.getvalue()
-
-
-def _write_images(path: Path, rows, side: int, label: str) -> list[dict]:
-    "Write the pixels of `rows` (what is known of a file, its pixels); returns what is known of the files"
-    lines = []
-    with path.open("wb") as file:
-        file.write(_npy_header(0, side))
-        for line, pixels in rows:
-            lines.append(line)
-            file.write(pixels)
-        usable = sum(line["status"] == "ok" for line in lines)
-        file.seek(0)
-        file.write(_npy_header(usable, side))
-    if not usable:
-        first = "; ".join(f"{line['file']}: {line['reason']}" for line in lines[:3])
-        raise DataError(f"{label}: none of its {len(lines)} images can be read ({first}): is it the right folder?")
-    return lines
-
-# %% ../nbs/12_data.ipynb #2bac48c8
-_COLUMNS = ["file", "width", "height", "bytes", "mtime_ns", "sha256", "status", "reason"]
-
-
-def _to_csv(lines: list[dict]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, _COLUMNS)
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def _from_csv(data: bytes) -> list[dict]:
-    return list(csv.DictReader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")))
-
-
-def _names(lines: list[dict]) -> list[str]:
-    "The files whose pictures are in the map"
-    return [line["file"] for line in lines if line["status"] == "ok"]
-
-# %% ../nbs/12_data.ipynb #db187ccb
-def _write(place: Path, rows, side: int, how: str, label: str, fingerprint: str):
-    "Write a map of `rows` (what is known of a file, its pixels)"
-    with atomic(place / "images.npy") as part:
-        lines = _write_images(part, rows, side, label)
-    manifest = _to_csv(lines)
-    write_atomic(place / "manifest.csv", manifest)
-    images = np.load(place / "images.npy", mmap_mode="r")
-    about = {
-        "format": _FORMAT,
-        "source": label,
-        "files": fingerprint,
-        "side": side,
-        "how": how,
-        "shape": images.shape,
-        "hash": content_hash(_names(lines), images, how),
-        "mtime_ns": os.stat(place / "images.npy").st_mtime_ns,
-        "manifest": hashlib.sha256(manifest).hexdigest(),
-        "toon2real": __version__,
-        "pillow": PIL.__version__,
-    }
-    write_atomic(place / "about.json", json.dumps(about, indent=1).encode())
-
-# %% ../nbs/12_data.ipynb #44041e25
-class _Map(NamedTuple):
-    images: np.ndarray
-    lines: list[dict]
-    hash: str
-    files: str  # fingerprint of the files that it was made from
-
-
-def _read(place: Path) -> _Map | None:
-    "The map in `place`, or None if there is none or it is damaged"
-    try:
-        about = json.loads((place / "about.json").read_bytes())
-        manifest = (place / "manifest.csv").read_bytes()
-        lines = _from_csv(manifest)
-        images = np.load(place / "images.npy", mmap_mode="r")
-        if about["format"] != _FORMAT or hashlib.sha256(manifest).hexdigest() != about["manifest"]:
-            return None
-        if images.dtype != np.uint8 or list(images.shape) != about["shape"]:
-            return None
-        touched = os.stat(place / "images.npy").st_mtime_ns != about["mtime_ns"]
-        if touched and content_hash(_names(lines), images, about["how"]) != about["hash"]:
-            return None
-        return _Map(images, lines, about["hash"], about["files"])
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        return None
-
-# %% ../nbs/12_data.ipynb #b09b1103
-def _rows(files, base: Path, old: _Map | None, side: int, how: str, threads: int, bar):
-    "A line for the manifest and the pixels of each of `files` (name, bytes, mtime_ns)"
-    usable = [line for line in old.lines if line["status"] == "ok"] if old else []
-    known = {(o["file"], int(o["bytes"]), int(o["mtime_ns"])): row for row, o in enumerate(usable)}
-    fresh = decode([(str(base / file[0]), side, how) for file in files if file not in known], threads)
-    for file in bar:
-        if file in known:
-            yield usable[known[file]], old.images[known[file]].tobytes()
-        else:
-            about, pixels = next(fresh)
-            yield dict(zip(_COLUMNS[:1] + _COLUMNS[3:5], file, strict=True)) | about, pixels
-
-
-def _build(place: Path, files, base: Path, side: int, how: str, threads: int, label: str, progress: bool):
-    "Decode `files` into the map in `place`"
-    for killed in place.glob(".*.tmp"):
-        killed.unlink()
-    need, free = len(files) * side * side * 3, shutil.disk_usage(place).free
-    if need > free:
-        raise OSError(f"{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
-    with tqdm(files, f"decoding {label}", unit="image", delay=1, leave=False, disable=not progress) as bar:
-        rows = _rows(files, base, _read(place), side, how, threads, bar)
-        _write(place, rows, side, how, label, _digest(_FORMAT, files))
-
 # %% ../nbs/12_data.ipynb #3de8e00e
-def _valid(place: Path, files, base: Path) -> _Map | None:
-    "The map in `place` if it was made from these files as they are now"
-    found = _read(place)
-    if found is None or found.files != _digest(_FORMAT, files):
-        return None
-    unread = [line["file"] for line in found.lines if line["status"] == "unreadable"]
-    return None if any(os.access(base / file, os.R_OK) for file in unread) else found
+class _Pile(NamedTuple):
+    "Files that one map holds"
+
+    base: Path  # folder of them all
+    names: list[str]  # in it
+    side: int  # pixels
+    label: str  # what a person calls them
+    place: Path  # of the map
+
+    def paths(self) -> list[Path]:
+        return [self.base / name for name in self.names]
+
+    def fingerprint(self) -> str:
+        return _digest([_stat(path) for path in self.paths()], self.names)
 
 
-def _open_map(place: Path, files, base: Path, side: int, how: str, threads: int, label: str, progress: bool) -> _Map:
-    "The map of `files` (name, bytes, mtime_ns), made if it is not there"
-    if found := _valid(place, files, base):
-        return found
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with FileLock(place / ".lock"):
-            if not _valid(place, files, base):
-                _build(place, files, base, side, how, threads, label, progress)
-            found = _read(place)
-    except (OSError, WriteError) as error:
-        why = f"{place}: cannot keep the decoded images of {label} here ({error})"
-        raise DataError(f"{why}: free some space, or name another folder by cache= or $TOON2REAL_CACHE") from error
-    if found is None:
-        raise DataError(f"{place}: what was just written there cannot be read: choose another folder by cache=")
-    return found
+def _stat(path: Path) -> tuple[int, int]:
+    "Bytes and time of change"
+    if not os.access(path, os.R_OK):
+        return -1, 0
+    about = os.stat(path)
+    return about.st_size, about.st_mtime_ns
 
 # %% ../nbs/12_data.ipynb #02c586e5
 class Domain:
@@ -285,23 +137,16 @@ class Domain:
         images: np.ndarray,  # uint8 N x S x S x 3, read-only
         names: list[str],  # one for each picture
         hash: str,  # see `content_hash`
-        how: str = "squash",
-        lines: list[dict] | None = None,  # the manifest, if it comes from files
-        source: str | None = None,  # absolute folder, if it is one
-        origin=None,  # what it was opened from
-        label: str = "array",
+        skipped: list[tuple[str, str]] = (),  # files that cannot be read, each with the reason
     ):
-        self.images, self.names, self.hash, self.how = images, names, hash, how
-        self.lines, self.source, self.origin, self.label = lines, source, origin, label
+        self.images, self.names, self.hash, self.skipped = images, names, hash, skipped
+        self.label = "array"
+        self.source = None  # absolute folder, or the name of scenes, if it is one
+        self.origin = images  # what it was opened from
 
     @property
     def side(self) -> int:
         return self.images.shape[1]
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        "Files that cannot be read, each with the reason"
-        return [(line["file"], line["reason"]) for line in self.lines or () if line["status"] != "ok"]
 
     def __len__(self):
         return len(self.images)
@@ -313,59 +158,84 @@ class Domain:
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return f"Domain({self.label}: {len(self)} images of {self.side} x {self.side}{skipped}, {self.hash[:15]})"
 
-# %% ../nbs/12_data.ipynb #3a5388d7
-def _float(x: torch.Tensor) -> torch.Tensor:
-    "uint8 N x H x W x 3 to float32 N x 3 x H x W in [-1, 1], contiguous, on the same device"
-    return x.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
+# %% ../nbs/12_data.ipynb #da000002
+def _read(place: Path, fingerprint: str) -> Domain | None:
+    "The map in `place`; None if there is none, it is damaged, or it was made from other files"
+    path = place / "images.bin"
+    try:
+        about = json.loads((place / "about.json").read_bytes())
+        images = np.memmap(path, np.uint8, "r", shape=tuple(about["shape"]))
+        touched = os.stat(path).st_mtime_ns != about["mtime_ns"]
+        if about["files"] != fingerprint or (touched and content_hash(about["names"], images) != about["hash"]):
+            return None
+        return Domain(images, about["names"], about["hash"], [tuple(one) for one in about["skipped"]])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
+# %% ../nbs/12_data.ipynb #da000004
+def _build(pile: _Pile, fingerprint: str, progress: bool):
+    "Decode the files into a map"
+    for killed in pile.place.glob(".*.tmp"):
+        killed.unlink()
+    need, free = len(pile.names) * pile.side**2 * 3, shutil.disk_usage(pile.place).free
+    if need > free:
+        raise OSError(f"{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
+    path, names, skipped = pile.place / "images.bin", [], []
+    bar = tqdm(pile.names, f"decoding {pile.label}", unit="image", delay=1, leave=False, disable=not progress)
+    with bar, atomic(path) as part, part.open("wb") as file:
+        for name, (pixels, reason) in zip(bar, decode(pile.paths(), pile.side), strict=True):
+            file.write(pixels)
+            if reason:
+                skipped.append((name, reason))
+            else:
+                names.append(name)
+        if not names:
+            first = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
+            why = f"none of its {len(skipped)} images can be read ({first})"
+            raise DataError(f"{pile.label}: {why}: is it the right folder?")
+    images = np.memmap(path, np.uint8, "r", shape=(len(names), pile.side, pile.side, 3))
+    about = {
+        "files": fingerprint,
+        "shape": images.shape,
+        "hash": content_hash(names, images),
+        "mtime_ns": os.stat(path).st_mtime_ns,
+        "names": names,
+        "skipped": skipped,
+    }
+    write_atomic(pile.place / "about.json", json.dumps(about, indent=1).encode())
 
-@patch(as_prop=True)
-def manifest(self: Domain):  # a DataFrame
-    "A row for each file and what was wrong with it (`status`, `reason`)"
-    import pandas as pd  # whoever measures or translates does without
-
-    sizes = {"width": self.side, "height": self.side}
-    return pd.DataFrame(self.lines or [{"file": name, **sizes, "status": "ok", "reason": ""} for name in self.names])
-
-
-@patch
-def sample(self: Domain, n: int, seed: int = 0) -> np.ndarray:
-    "Indices of `n` different pictures, sorted: a function of `n`, `seed` and the number of pictures"
-    if not 1 <= n <= len(self):
-        raise DataError(f"sample of {n}: {self.label} has {len(self)} images, ask for 1 to {len(self)}")
-    return choose(len(self), n, seed, "sample")
-
-
-@patch
-def tensor(self: Domain, index=None, device="cpu") -> torch.Tensor:
-    "Float32 n x 3 x S x S in [-1, 1] on `device`: pictures of `index` (a slice or an array of integers), or all"
-    return _float(torch.tensor(self.images[slice(None) if index is None else index], device=device))
+# %% ../nbs/12_data.ipynb #da000006
+def _open_map(pile: _Pile, progress: bool) -> Domain:
+    "The map of these files, made if it is not there"
+    fingerprint = pile.fingerprint()
+    if found := _read(pile.place, fingerprint):
+        return found
+    try:
+        pile.place.mkdir(parents=True, exist_ok=True)
+        with FileLock(pile.place / ".lock"):
+            if not _read(pile.place, fingerprint):
+                _build(pile, fingerprint, progress)
+    except (OSError, WriteError) as error:
+        why = f"{pile.place}: cannot keep the decoded images of {pile.label} here ({error})"
+        raise DataError(f"{why}: free some space, or name another folder by cache= or $TOON2REAL_CACHE") from error
+    if found := _read(pile.place, fingerprint):
+        return found
+    raise DataError(f"{pile.place}: what was just written there cannot be read: choose another folder by cache=")
 
 # %% ../nbs/12_data.ipynb #41048130
-def _stat(path: Path, name: str) -> tuple[str, int, int]:
-    try:
-        about = os.stat(path)
-        return name, about.st_size, about.st_mtime_ns
-    except OSError:
-        return name, -1, 0
-
-
-def _open_files(source, side: int, how: str, cache, threads: int, progress: bool) -> Domain:
-    "A folder, or a list of files"
-    is_folder = isinstance(source, (str, os.PathLike))
-    if is_folder:
+def _pile(source, side: int, cache) -> _Pile:
+    "A folder (`source` is one path), or a list of files"
+    if isinstance(source, str | os.PathLike):
         base = Path(source).expanduser().resolve()
-        paths, label = list_images(base), "/".join(base.parts[-2:])
+        paths, label, key = list_images(base), "/".join(base.parts[-2:]), None
     else:
         paths = [Path(path).expanduser().absolute() for path in source]
         base, label = Path(os.path.commonpath([path.parent for path in paths])), f"list of {len(paths)} files"
-    files = [_stat(path, path.relative_to(base).as_posix()) for path in paths]
-    key = _digest(str(base), side, how, None if is_folder else [name for name, *_ in files])[:8]
-    name = re.sub(r"[^0-9A-Za-z_.]+", "_", base.name)[:40]
-    place = cache_folder(cache) / f"{name}-{side}-{how}-{key}"
-    found = _open_map(place, files, base, side, how, threads, label, progress)
-    folder = str(base) if is_folder else None
-    return Domain(found.images, _names(found.lines), found.hash, how, found.lines, folder, source, label)
+        key = [str(path) for path in paths]
+    names = [path.relative_to(base).as_posix() for path in paths]
+    called = re.sub(r"[^0-9A-Za-z_.]+", "_", base.name)[:40]
+    place = cache_folder(cache) / f"{called}-{side}-{_digest(str(base), side, key)[:8]}"
+    return _Pile(base, names, side, label, place)
 
 # %% ../nbs/12_data.ipynb #b85ffdab
 _SCENES = re.compile(r"scenes:(cartoon|photo):(\d+)-(\d+)(?:@(\d+))?")
@@ -388,21 +258,17 @@ def _scenes_folder(source: str, cache) -> Path:
     return folder
 
 # %% ../nbs/12_data.ipynb #babe7c62
-def _open_array(array: np.ndarray, side: int, how: str) -> Domain:
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3:
-        raise DataError(
-            f"an array of {array.dtype} and shape {array.shape} is no pile of pictures: pass uint8 N x H x W x 3 "
-            "(images.to_uint8 makes it from tensors in [-1, 1])"
-        )
-    if not len(array):
-        raise DataError("an array of 0 images: pass 1 or more")
-    if array.shape[1:3] == (side, side):
-        images = array.view()
-    else:
-        images = np.stack([resize(PIL.Image.fromarray(image), side, how, "bicubic") for image in array])
+def _open_array(array: np.ndarray, side: int) -> Domain:
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or not len(array):
+        what = f"an array of {array.dtype} and shape {array.shape} is no pile of pictures"
+        raise DataError(f"{what}: pass uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])")
+    images = array.view()
+    if array.shape[1:3] != (side, side):
+        resized = [resize(Image.fromarray(image), side, "squash", Image.Resampling.BICUBIC) for image in array]
+        images = np.stack(resized)
     images.flags.writeable = False
     names = [str(i) for i in range(len(array))]
-    return Domain(images, names, content_hash(names, images, how), how, origin=array)
+    return Domain(images, names, content_hash(names, images))
 
 
 def _checked_list(source) -> list:
@@ -411,7 +277,7 @@ def _checked_list(source) -> list:
     if not source:
         raise DataError("a list of 0 images: pass 1 or more")
     for item in source:
-        if not isinstance(item, (str, os.PathLike)):
+        if not isinstance(item, str | os.PathLike):
             kind = type(item).__name__
             raise DataError(f"a list with a {kind} in it: pass paths, or one uint8 array N x H x W x 3")
     return source
@@ -423,45 +289,43 @@ def open(
     source,  # a folder, "scenes:cartoon:0-799", a list of image files, uint8 N x H x W x 3, or a Domain (to open again)
     side: int,  # pixels to store: `load_side(128)` for training at 128, 128 itself for validation
     cache=None,  # folder for the map, see `cache_folder`
-    threads: int = None,  # to decode with, see `decode`
     progress: bool = True,  # show a bar if it takes longer than a second
-    how: str = "squash",  # ignore the aspect ratio, as the reference does; or "crop", the largest centred square
-    strict: bool = False,  # raise if any image is broken, instead of leaving it out with a warning
 ) -> Domain:
     "Open a pile of pictures; files are decoded the first time only. One warning names images that cannot be read."
     if operator.index(side) < 1:
         raise DataError(f"side={side}: a side is 1 pixel or more")
-    if how not in ("squash", "crop"):
-        raise DataError(f"how={how!r}: choose one of squash, crop")
     if isinstance(source, Domain):
-        if (source.side, source.how) == (side, how):
+        if source.side == side:
             return source
         source = source.origin
     if isinstance(source, torch.Tensor):
         raise DataError("a tensor is no domain: pass images.to_uint8(tensor)")
     if isinstance(source, np.ndarray):
-        return _open_array(source, side, how)
-    if not isinstance(source, (str, os.PathLike)):
-        source = _checked_list(source)
-    is_scenes = str(source).startswith("scenes:")
-    folder = _scenes_folder(str(source), cache) if is_scenes else source
-    domain = _open_files(folder, int(side), how, cache, threads, progress)
-    if is_scenes:
-        domain.source = domain.origin = source
-    domain._tell_skipped(strict)
+        domain = _open_array(source, side)
+    else:
+        domain = _open_files(source, int(side), cache, progress)
+    domain.origin = source
     return domain
 
 
-@patch
-def _tell_skipped(self: Domain, strict: bool):
-    "Warn of files that cannot be read, or raise"
-    if not self.skipped:
-        return
-    some = [f"{name} ({reason})" for name, reason in self.skipped[:3]] + ["..."] * (len(self.skipped) > 3)
-    message = f"{self.label}: {len(self.skipped)} of {len(self.lines)} images cannot be read: {'; '.join(some)}"
-    if strict:
-        raise DataError(f"{message}. Remove or repair them, or open with strict=False to do without")
-    warnings.warn(f"{message}. They are left out; .skipped has all their names", stacklevel=3)
+def _open_files(source, side: int, cache, progress: bool) -> Domain:
+    "Scenes by name, a folder, or a list of files"
+    is_path = isinstance(source, str | os.PathLike)
+    is_scenes = is_path and str(source).startswith("scenes:")
+    if is_scenes:
+        pile = _pile(_scenes_folder(str(source), cache), side, cache)
+    else:
+        pile = _pile(source if is_path else _checked_list(source), side, cache)
+    domain = _open_map(pile, progress)
+    domain.label = pile.label
+    if is_path:
+        domain.source = str(source) if is_scenes else str(pile.base)
+    if domain.skipped:
+        some = [f"{name} ({reason})" for name, reason in domain.skipped[:3]] + ["..."] * (len(domain.skipped) > 3)
+        count = f"{len(domain.skipped)} of {len(pile.names)} images cannot be read"
+        message = f"{pile.label}: {count}: {'; '.join(some)}. They are left out; .skipped has all their names"
+        warnings.warn(message, stacklevel=3)
+    return domain
 
 # %% ../nbs/12_data.ipynb #f535129c
 class Order(NamedTuple):
@@ -482,7 +346,6 @@ def epoch_order(
     seed: int,
     epoch: int,  # from 1
     room: tuple[int, int] = (0, 0),  # pixels to spare in each domain: side stored - side of the crop
-    augment: bool = True,  # False: centre crop, no mirror
 ) -> Order:
     "The order and the augmentation of an epoch. Its first rows do not depend on `n`, nor so on the batch size."
 
@@ -494,14 +357,8 @@ def epoch_order(
     while len(order) < n:
         order = np.concatenate([order, fill.permutation(size)])
     photos = chance("photo").integers(0, n_r, n)
-    if augment:
-        crops = [
-            chance(f"crop {domain}").integers(0, spare + 1, (n, 2)) for domain, spare in zip("cr", room, strict=True)
-        ]
-        flips = [chance(f"flip {domain}").random(n) < 0.5 for domain in "cr"]
-    else:
-        crops = [np.full((n, 2), spare // 2) for spare in room]
-        flips = [np.zeros(n, bool) for _ in "cr"]
+    crops = [chance(f"crop {domain}").integers(0, spare + 1, (n, 2)) for domain, spare in zip("cr", room)]
+    flips = [chance(f"flip {domain}").random(n) < 0.5 for domain in "cr"]
     return Order(order[:n] % n_c, photos, *crops, *flips)
 
 # %% ../nbs/12_data.ipynb #6c5d3357
@@ -520,13 +377,11 @@ class _OnDevice:
     def epoch(self, index, crop, flip):
         "Where each sample starts, and whether its columns run to the right (1) or to the left (-1)"
         first = (index * self.stored + crop[:, 0]) * self.stored + crop[:, 1] + flip * (self.side - 1)
-        self.start, self.sign = self._on_device(first), self._on_device(1 - 2 * flip.astype(np.int64))
-
-    def _on_device(self, numbers):
-        return torch.tensor(numbers.astype(np.int64), device=self.pixels.device)[:, None, None]
+        numbers = torch.tensor(np.stack([first, 1 - 2 * flip]).astype(np.int64), device=self.pixels.device)
+        self.start, self.sign = numbers[..., None, None]
 
     def batch(self, part: slice) -> torch.Tensor:
-        return _float(self.pixels[self.start[part] + self.rows + self.sign[part] * self.columns])
+        return to_float(self.pixels[self.start[part] + self.rows + self.sign[part] * self.columns])
 
 # %% ../nbs/12_data.ipynb #f6064868
 class _OnHost:
@@ -538,35 +393,26 @@ class _OnHost:
     def epoch(self, index, crop, flip):
         self.table = index, crop, flip
 
-    def _cuts(self, part: slice):
-        for index, (top, left), flip in zip(*(column[part] for column in self.table), strict=True):
-            cut = self.images[index, top : top + self.side, left : left + self.side]
-            yield cut[:, ::-1] if flip else cut
-
     def batch(self, part: slice) -> torch.Tensor:
-        shape = (len(self.table[0][part]), self.side, self.side, 3)
-        if self.device.type == "cpu":
-            x = np.empty((shape[0], 3, self.side, self.side), np.float32)
-            for sample, cut in zip(x, self._cuts(part), strict=True):
-                sample[:] = cut.transpose(2, 0, 1)
-                sample /= 127.5
-                sample -= 1
-            return torch.from_numpy(x)
-        x = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        for sample, cut in zip(x.numpy(), self._cuts(part), strict=True):
-            sample[:] = cut
-        return _float(x.to(self.device, non_blocking=True))
+        table = [column[part] for column in self.table]
+        shape = len(table[0]), self.side, self.side, 3
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        for sample, index, (top, left), flip in zip(pixels.numpy(), *table):
+            cut = self.images[index, top : top + self.side, left : left + self.side]
+            sample[:] = cut[:, ::-1] if flip else cut
+        if self.device.type != "cpu":
+            return to_float(pixels.to(self.device, non_blocking=True))
+        x = pixels.numpy().transpose(0, 3, 1, 2).astype(np.float32, "C")
+        x /= 127.5
+        x -= 1
+        return torch.from_numpy(x)
 
 # %% ../nbs/12_data.ipynb #35e06bba
 def _fits(domains, device) -> bool:
-    "Do these maps take a quarter of the device's free memory at most?"
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    elif device.type == "mps":
-        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    else:
+    "Do these maps take a quarter of the GPU's free memory at most?"
+    if device.type != "cuda":
         return False
-    return sum(domain.images.nbytes for domain in domains) <= free / 4
+    return sum(domain.images.nbytes for domain in domains) <= torch.cuda.mem_get_info(device)[0] / 4
 
 # %% ../nbs/12_data.ipynb #13674f0e
 class Batch(NamedTuple):
@@ -586,24 +432,18 @@ class Pairs:
         batch: int = 1,  # samples of a step, over all processes
         seed: int = 0,  # of order, crops and mirroring
         device="cpu",  # where batches shall be
-        augment: bool = True,  # random crop, mirrored half of the time; False: centre crop
         rank: int = 0,  # of this process: it takes samples rank, rank + world, ... of each batch
         world: int = 1,  # processes
     ):
         _check(cartoon, photo, side, batch, rank, world)
         self.cartoon, self.photo, self.side, self.size = cartoon, photo, side, batch
-        self.seed, self.device, self.augment = seed, torch.device(device), augment
-        self.rank, self.world = rank, world
+        self.seed, self.device, self.rank, self.world = seed, torch.device(device), rank, world
         self.steps = math.ceil(max(len(cartoon), len(photo)) / batch)
+        self.samples = self.steps * batch  # of an epoch
         self.resident = _fits((cartoon, photo), self.device)
         source = _OnDevice if self.resident else _OnHost
         self._c, self._r = (source(domain, side, self.device) for domain in (cartoon, photo))
         self._epoch = None
-
-    @property
-    def samples(self) -> int:
-        "Of an epoch"
-        return self.steps * self.size
 
     def __len__(self):
         return self.steps
@@ -620,10 +460,8 @@ def _check(cartoon: Domain, photo: Domain, side: int, batch: int, rank: int, wor
             remedy = f"Domain.open(..., side=load_side({side})) makes one"
             raise DataError(f"Pairs takes two Domains, got {type(domain).__name__}: {remedy}")
         if domain.side < side:
-            raise DataError(
-                f"{domain.label} is stored at {domain.side} pixels, crops of {side} cannot be cut from it: "
-                f"open it with side=load_side({side})={load_side(side)}, or {side}"
-            )
+            why = f"{domain.label} is stored at {domain.side} pixels, crops of {side} cannot be cut from it"
+            raise DataError(f"{why}: open it with side=load_side({side})={load_side(side)}, or {side}")
     if side < 1 or batch < 1:
         raise DataError(f"side={side}, batch={batch}: both must be 1 or more")
     if not 0 <= rank < world or batch % world:
@@ -637,7 +475,7 @@ def order(self: Pairs, epoch: int) -> Order:
     if epoch < 1:
         raise DataError(f"epoch={epoch}: epochs are counted from 1")
     room = self.cartoon.side - self.side, self.photo.side - self.side
-    return epoch_order(len(self.cartoon), len(self.photo), self.samples, self.seed, epoch, room, self.augment)
+    return epoch_order(len(self.cartoon), len(self.photo), self.samples, self.seed, epoch, room)
 
 
 @patch
@@ -653,10 +491,3 @@ def batch(self: Pairs, epoch: int, step: int) -> Batch:
     part = slice(step * self.size + self.rank, (step + 1) * self.size, self.world)
     index = np.arange(part.start, part.stop, part.step, dtype=np.int64) + (epoch - 1) * self.samples
     return Batch(self._c.batch(part), self._r.batch(part), index)
-
-
-@patch
-def batches(self: Pairs, epoch: int, start: int = 0) -> Iterator[Batch]:
-    "The batches of an epoch, from step `start` on"
-    for step in range(start, self.steps):
-        yield self.batch(epoch, step)

@@ -48,11 +48,7 @@ def _check(path, stream):
 
 # %% ../nbs/01_films.ipynb #187e9741
 @contextmanager
-def open_film(
-    path,
-    threads: int = 0,  # decoder threads (0: one a core)
-    keyframes: bool = False,  # decode key frames only: several times faster, times as they fall
-):  # (container, video stream)
+def open_film(path):  # (container, video stream)
     "Open a film for decoding. `FilmError` if it cannot be opened or holds no video."
     path = Path(path)
     try:
@@ -69,9 +65,7 @@ def open_film(
         stream = container.streams.best("video")
         _check(path, stream)
         stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = threads
-        if keyframes:
-            stream.codec_context.skip_frame = "NONKEY"
+        stream.codec_context.thread_count = 0  # one a core
         yield container, stream
 
 # %% ../nbs/01_films.ipynb #c3cb2d38
@@ -146,11 +140,10 @@ def decode(
     path,
     after: int = None,  # begin at the frame with this time stamp (pts)
     problems: list = None,  # collects what was wrong on the way
-    **options,  # of `open_film`
 ) -> Iterator[tuple]:  # (pts, seconds from the start, av.VideoFrame)
     "Every frame of a film in order. Broken packets are stepped over; the frames they spoil are left out."
     problems = [] if problems is None else problems
-    with open_film(path, **options) as (container, stream):
+    with open_film(path) as (container, stream):
         if cut_short(path):
             problems.append("the file is cut short")
         frames = _timed(container, stream, problems)
@@ -160,7 +153,7 @@ def decode(
         _seek(container, stream, after)
         first = next(frames, None)
         missed = first is None or first[2].pts is None or first[0] > after
-        frames = decode(path, problems=problems, **options) if missed else chain([first], frames)
+        frames = decode(path, problems=problems) if missed else chain([first], frames)
         yield from (found for found in frames if found[0] >= after)
 
 # %% ../nbs/01_films.ipynb #43983497

@@ -17,17 +17,15 @@ from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from .catalogue import Catalogue, CurateError
 from .picks import FILTERS, Picks
 from .features import Inception, WeightsMissing
-from .images import write_atomic
+from .images import open_image, write_atomic
 
 # %% ../nbs/36_likeness.ipynb #9efb9445
 def likeness(
@@ -49,24 +47,23 @@ _SEEN = """CREATE TABLE IF NOT EXISTS likeness(
     picture TEXT, network TEXT, features BLOB, PRIMARY KEY(picture, network))"""
 
 
-def _pixels(jpegs: list[bytes]) -> list[np.ndarray]:
-    return [np.array(Image.open(BytesIO(jpeg)).convert("RGB")) for jpeg in jpegs]
-
-
 def _see(db: sqlite3.Connection, extractor, jpegs: list[bytes]) -> np.ndarray:
     "Features of these pictures, from the catalogue where it has them"
     names = [hashlib.blake2b(jpeg, digest_size=16).hexdigest() for jpeg in jpegs]
     network = extractor.key(extractor.dims)
-    query = "SELECT features FROM likeness WHERE picture=? AND network=?"
-    found = {name: db.execute(query, (name, network)).fetchone() for name in names}
-    missing = {name: jpeg for name, jpeg in zip(names, jpegs) if found[name] is None}
+
+    def kept():
+        query = "SELECT features FROM likeness WHERE picture=? AND network=?"
+        return [db.execute(query, (name, network)).fetchone() for name in names]
+
+    missing = {name: jpeg for name, jpeg, row in zip(names, jpegs, kept()) if row is None}
     if missing:
-        seen = extractor(_pixels(list(missing.values())))[extractor.dims].cpu().numpy().astype(np.float32)
+        pixels = [np.array(open_image(jpeg)) for jpeg in missing.values()]
+        seen = extractor(pixels)[extractor.dims].cpu().numpy().astype(np.float32)
         with db:
             rows = [(name, network, row.tobytes()) for name, row in zip(missing, seen)]
             db.executemany("INSERT OR IGNORE INTO likeness VALUES(?, ?, ?)", rows)
-        found |= {name: (row.tobytes(),) for name, row in zip(missing, seen)}
-    return np.stack([np.frombuffer(found[name][0], np.float32) for name in names])
+    return np.stack([np.frombuffer(row[0], np.float32) for row in kept()])
 
 # %% ../nbs/36_likeness.ipynb #0624da20
 class Likeness:
@@ -271,12 +268,11 @@ def pick_page(
 
 # %% ../nbs/36_likeness.ipynb #c1b3f0f0
 def _read_picks(path: Path) -> tuple[str, list]:
-    "(who, [(film's content, pts, name, keep)]) of a page's file; `CurateError` names what is wrong"
+    "(who, [((film's content, pts, name), keep)]) of a page's file; `CurateError` names what is wrong"
     try:
         given = json.loads(Path(path).read_text(encoding="utf-8"))
-        one = [(d["film"], d["pts"], d["name"], d["keep"]) for d in given["decisions"]]
         known = {True: True, False: False, None: None}
-        decisions = [(str(film), int(pts), str(name), known[keep]) for film, pts, name, keep in one]
+        decisions = [((str(d["film"]), int(d["pts"]), str(d["name"])), known[d["keep"]]) for d in given["decisions"]]
         return str(given.get("who") or ""), decisions
     except OSError as e:
         raise CurateError(f"{path}: cannot be read ({e.strerror}): check the path") from e
@@ -291,15 +287,14 @@ def take_picks(
 ) -> str:  # what was taken, in words
     "Put the decisions of a page into the catalogue; taking them twice changes nothing"
     who, decisions = _read_picks(path)
-    query = "SELECT r.id, f.content, r.pts, r.name FROM frames r JOIN films f ON f.id=r.film"
-    ids = {(content, pts, name): frame for frame, content, pts, name in cat.db.execute(query)}
-    found = {keep: [] for keep in (True, False, None)}
-    for film, pts, name, keep in decisions:
-        if (film, pts, name) in ids:
-            found[keep].append(ids[film, pts, name])
+    query = "SELECT f.content, r.pts, r.name, r.id FROM frames r JOIN films f ON f.id=r.film"
+    ids = {tuple(frame): id for *frame, id in cat.db.execute(query)}
+    found = {keep: [ids[frame] for frame, said in decisions if said is keep and frame in ids] for keep in _DONE}
     for keep, frames in found.items():
         cat.decide(frames, keep, who or None)
-    taken = {keep: len(frames) for keep, frames in found.items()}
-    lost = len(decisions) - sum(taken.values())
-    told = f"{path}: {taken[True]} frames kept, {taken[False]} rejected, {taken[None]} left to the filters"
-    return told + (f"; {lost} are not in this catalogue" if lost else "")
+    told = ", ".join(f"{len(found[keep])} {done}" for keep, done in _DONE.items())
+    lost = len(decisions) - sum(map(len, found.values()))
+    return f"{path}: {told}" + (f"; {lost} are not in this catalogue" if lost else "")
+
+
+_DONE = {True: "frames kept", False: "rejected", None: "left to the filters"}

@@ -11,16 +11,16 @@ __all__ = ['FLICKR', 'PAPER_TAGS', 'PhotoError', 'Gone', 'Busy', 'Licence', 'cho
 # %% ../nbs/11_photos.ipynb #1f2cd651
 import csv
 import io
-import ipaddress
 import json
 import os
 import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
@@ -66,24 +66,14 @@ class Licence:
     def of(cls, id, name: str, url: str | None) -> "Licence":
         "From an entry of Flickr's list; Creative Commons licences get their short name from their address"
         url = url or ""
-        if match := re.search(r"creativecommons\.org/licenses/([a-z-]+)/([\d.]+)", url):
-            name = f"CC {match[1].upper()} {match[2]}"
-        elif match := re.search(r"creativecommons\.org/publicdomain/(zero|mark)/([\d.]+)", url):
-            name = f"{'CC0' if match[1] == 'zero' else 'Public Domain Mark'} {match[2]}"
+        if match := re.search(r"creativecommons\.org/(?:licenses|publicdomain)/([a-z-]+)/([\d.]+)", url):
+            short = {"zero": "CC0", "mark": "Public Domain Mark"}.get(match[1], f"CC {match[1].upper()}")
+            name = f"{short} {match[2]}"
         return cls(str(id), name, url)
 
-    @property
-    def kind(self) -> str:
-        "`open` (reuse and adapt), `research` (not commercially), `cc` (no adaptations), or `closed`"
-        if match := re.match(r"CC ([A-Z-]+) ", self.name):
-            if "ND" in match[1]:
-                return "cc"
-            return "research" if "NC" in match[1] else "open"
-        free = r"CC0|Public Domain Mark|No known copyright|United States Government"
-        return "open" if re.match(free, self.name, re.I) else "closed"
-
 # %% ../nbs/11_photos.ipynb #dbc026cd
-_KINDS = ["open", "research", "cc"]
+_OPEN = "CC BY(-SA)? |CC0|Public Domain Mark|No known copyright|United States Government"
+_KINDS = {"open": _OPEN, "research": rf"{_OPEN}|CC BY-NC(-SA)? ", "cc": rf"{_OPEN}|CC "}  # beginnings of names
 
 
 def choose_licences(
@@ -94,27 +84,18 @@ def choose_licences(
     chosen = {}
     for name in [wanted] if isinstance(wanted, str) else wanted:
         key = " ".join(str(name).lower().replace("_", " ").split())
-        kinds = _KINDS[: _KINDS.index(key) + 1] if key in _KINDS else []
-        found = [
-            o for o in table if o.kind in kinds or key in (o.name.lower(), re.sub(r" [\d.]+$", "", o.name.lower()))
-        ]
+        pattern = _KINDS.get(key, rf"{re.escape(key)}( [\d.]+)?$")
+        found = {licence.id: licence for licence in table if re.match(pattern, licence.name, re.I)}
         if not found:
             names = ", ".join(sorted({licence.name for licence in table}))
             raise PhotoError(f"licence {name!r} is not known: choose from open, research, cc, or {names}")
-        chosen |= {licence.id: licence for licence in found}
+        chosen |= found
     if not chosen:
         raise PhotoError("no licence chosen: pass licences='open'")
     return list(chosen.values())
 
 # %% ../nbs/11_photos.ipynb #7720423e
 FLICKR = "https://api.flickr.com/services/rest/"
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _flickr(host: str) -> bool:
@@ -141,7 +122,7 @@ def _bare(url: str) -> str:
 
 # %% ../nbs/11_photos.ipynb #2f470835
 class _Pool(urllib3.PoolManager):
-    "Connections to one site; a redirect to another is refused"
+    "Connections to one site; an address or a redirect elsewhere is refused"
 
     def __init__(self, base: str, **kw):
         super().__init__(cert_reqs="CERT_REQUIRED", ca_certs=certifi.where(), **kw)
@@ -151,8 +132,7 @@ class _Pool(urllib3.PoolManager):
         if "photo_unavailable" in url:
             raise Gone("deleted or made private: Flickr shows a notice in its place")
         if not _same_site(url, self.base):
-            target = urlsplit(url)
-            raise Gone(f"redirected off site, to {target.scheme}://{target.netloc[:80]}: not followed")
+            raise Gone(f"off site, to {_bare(url)}: not asked")
         return super().urlopen(method, url, redirect, **kw)
 
 # %% ../nbs/11_photos.ipynb #594ac8ad
@@ -165,21 +145,21 @@ class Web:
         rate: float = 1.0,  # requests a second, of all kinds together
         tries: int = 5,  # how often one request is made before `Busy` is raised
         backoff: float = 1.0,  # seconds before the second try, doubled for each further one
-        cooldown: float = 60.0,  # seconds that everything waits after a 429, doubled each time up to half an hour
+        cooldown: float = 60.0,  # the same after a 429, up to half an hour
         timeout: float = 30.0,  # seconds without a byte
         deadline: float = 300.0,  # seconds for one body
-        contact: str = "",  # an address for the site's administrators, added to the User-Agent
     ):
         site = urlsplit(base)
-        if not site.hostname or not (site.scheme == "https" or (site.scheme == "http" and _loopback(site.hostname))):
+        here = site.scheme == "http" and site.hostname in ("localhost", "127.0.0.1", "::1")
+        if not site.hostname or not (site.scheme == "https" or here):
             remedy = "use an https address (plain http only for this machine)"
             raise PhotoError(f"{_bare(base)}: the key must travel by https: {remedy}")
         if rate <= 0:
             raise PhotoError(f"rate={rate}: use a positive number of requests a second")
-        about = "; ".join(["+https://github.com/toon2real/toon2real", *filter(None, [contact])])
-        self.pool = _Pool(base, headers={"User-Agent": f"toon2real/{__version__} ({about})"}, timeout=timeout)
-        self.base, self.rate, self.tries, self.backoff = base, rate, max(1, tries), backoff
-        self.cooldown, self.pause, self.deadline = cooldown, cooldown, deadline
+        agent = f"toon2real/{__version__} (+https://github.com/toon2real/toon2real)"
+        self.pool = _Pool(base, headers={"User-Agent": agent}, timeout=timeout)
+        self.base, self.rate, self.tries, self.backoff = base, rate, tries, backoff
+        self.cooldown, self.deadline = cooldown, deadline
         self.next = 0.0  # when the next request may be made
         self.waiting = lambda why: None  # called before a long wait
 
@@ -219,8 +199,6 @@ def _body(self: Web, response, limit: int) -> bytes:
 @patch
 def _once(self: Web, url: str, limit: int) -> bytes:
     "One request. `Gone` or `Busy` if it fails."
-    if not _same_site(url, self.base):
-        raise Gone("off site, not asked")
     try:
         response = self.pool.request("GET", url, preload_content=False, decode_content=False, retries=_REDIRECTS)
         try:
@@ -232,16 +210,14 @@ def _once(self: Web, url: str, limit: int) -> bytes:
         reason = getattr(error, "reason", None) or error
     if isinstance(reason, urllib3.exceptions.SSLError) and "CERTIFICATE" in str(reason):
         raise Gone("its certificate is not valid")
-    cut_short = isinstance(reason, urllib3.exceptions.ProtocolError) and "IncompleteRead" in str(reason)
-    raise Busy("the answer is cut short" if cut_short else type(reason).__name__)
+    raise Busy("the answer is cut short" if "IncompleteRead" in str(reason) else type(reason).__name__)
 
 # %% ../nbs/11_photos.ipynb #20e23d6e
 @patch
 def _turn(self: Web):
     "Wait until the next request may be made"
     now = time.monotonic()
-    if self.next > now:
-        time.sleep(self.next - now)
+    time.sleep(max(self.next - now, 0))
     self.next = max(self.next, now) + 1 / self.rate
 
 
@@ -252,16 +228,6 @@ def _sleep(self: Web, seconds: float, why: str):
 
 
 @patch
-def _rest(self: Web, fault: Busy, tries: int):
-    "Wait after a fault: longer after each try, and much longer if the site says that there were too many"
-    wait = max(fault.wait, self.backoff * 2 ** (tries - 1))
-    if fault.status == 429:
-        wait = max(wait, fault.wait or self.pause)
-        self.pause = min(2 * self.pause, 1800.0)
-    self._sleep(min(wait, 1800.0), str(fault))
-
-
-@patch
 def get(
     self: Web,
     url: str,  # on the same site
@@ -269,18 +235,17 @@ def get(
     parse=bytes,  # makes something of the bytes; may raise `Busy` to have them fetched again
 ):  # what `parse` returns
     "Fetch and parse, again after passing faults. `Gone`: never ask again. `Busy`: all tries failed."
-    for tries in range(1, self.tries + 1):
+    for tries in range(self.tries):
         self._turn()
         try:
-            result = parse(self._once(url, limit))
-            self.pause = self.cooldown
-            return result
+            return parse(self._once(url, limit))
         except Gone as error:
             raise Gone(f"{_bare(url)}: {error}") from None
         except Busy as fault:
-            if tries == self.tries:
+            if tries + 1 == self.tries:
                 raise type(fault)(f"{_bare(url)}: {fault}", fault.wait, fault.status) from None
-            self._rest(fault, tries)
+            first = self.cooldown if fault.status == 429 and not fault.wait else self.backoff
+            self._sleep(min(max(fault.wait, first * 2**tries), 1800.0), str(fault))
 
 # %% ../nbs/11_photos.ipynb #0e307824
 @dataclass(frozen=True)
@@ -325,7 +290,6 @@ class Flickr:
         key: str | None = None,  # read from the environment variable FLICKR_API_KEY unless given
         base: str = FLICKR,
         rate: float = 1.0,  # requests a second
-        contact: str = "",  # your address
         **web,  # for `Web`
     ):
         key = (key or os.environ.get("FLICKR_API_KEY", "")).strip()
@@ -335,8 +299,7 @@ class Flickr:
         if not re.fullmatch(r"[\w-]{16,}", key, re.A):
             odd = f"has {len(key)} characters and an odd form"
             raise PhotoError(f"the Flickr API key {odd}: copy it again (FLICKR_API_KEY)")
-        self._key, self.web = key, Web(base, rate, contact=contact, **web)
-        self._licences = []
+        self._key, self.web = key, Web(base, rate, **web)
 
     def __repr__(self):
         return f"Flickr(base={self.web.base!r}, rate={self.web.rate})"
@@ -362,19 +325,22 @@ class Flickr:
             raise PhotoError(f"Flickr does not know this API key ({message}): check FLICKR_API_KEY")
         raise PhotoError(f"Flickr refuses the call ({code}: {message})")
 
-# %% ../nbs/11_photos.ipynb #b3a0ef40
-@patch(as_prop=True)
-def licences(self: Flickr) -> list[Licence]:
-    "All licences that Flickr knows, asked once"
-    if not self._licences:
+    @cached_property
+    def licences(self) -> list[Licence]:
+        "All licences that Flickr knows"
         answer = self.call("flickr.photos.licenses.getInfo")
-        try:
+        with _form("list of licences"):
             found = answer["licenses"]["license"]
-            self._licences = [Licence.of(o["id"], str(o["name"]), o.get("url")) for o in found]
-        except (KeyError, TypeError):
-            unknown = "Flickr's list of licences has an unknown form"
-            raise PhotoError(f"{unknown}: is the base address right?") from None
-    return self._licences
+            return [Licence.of(o["id"], str(o["name"]), o.get("url")) for o in found]
+
+
+@contextmanager
+def _form(what: str):
+    "`PhotoError` where an answer is not built as Flickr's are"
+    try:
+        yield
+    except (KeyError, TypeError, ValueError):
+        raise PhotoError(f"Flickr's {what} has an unknown form: is the base address right?") from None
 
 # %% ../nbs/11_photos.ipynb #9f95402e
 _PAGES, _PER_PAGE = 8, 500
@@ -386,12 +352,9 @@ def _entries(self: Flickr, query: dict) -> Iterator[dict]:
     seen = set()
     for page in range(1, _PAGES + 1):
         answer = self.call("flickr.photos.search", **query, per_page=_PER_PAGE, page=page)
-        try:
+        with _form("search answer"):
             pages, found = int(answer["photos"]["pages"]), answer["photos"]["photo"]
             entries = {str(entry.get("id")): entry for entry in found if isinstance(entry, dict)}
-        except (KeyError, TypeError, ValueError):
-            unknown = "Flickr's search answer has an unknown form"
-            raise PhotoError(f"{unknown}: is the base address right?") from None
         fresh = entries.keys() - seen
         yield from (entry for id, entry in entries.items() if id in fresh)
         seen |= fresh
@@ -399,19 +362,6 @@ def _entries(self: Flickr, query: dict) -> Iterator[dict]:
             return
 
 # %% ../nbs/11_photos.ipynb #9583cac1
-def _why_not(id: str, licence: Licence, allowed: bool, url: str, short: int, side: int, base: str) -> str:
-    "Why a photo cannot be used; empty if it can"
-    if not re.fullmatch(r"[\w@-]{1,64}", id, re.A):
-        return "odd id"
-    if not allowed:
-        return f"licence not asked for: {licence.name}"
-    if not url:
-        return "no size offered"
-    if not _same_site(url, base):
-        return "image off site"
-    return f"short side under {side} px" if short < side else ""
-
-
 @patch
 def _photo(self: Flickr, entry: dict, tag: str, allowed: list[Licence], side: int) -> Photo:
     "A search result as `Photo`"
@@ -423,7 +373,14 @@ def _photo(self: Flickr, entry: dict, tag: str, allowed: list[Licence], side: in
     licence = table.get(text("license"), Licence("", "unknown", ""))
     url, width, height = pick_size(entry, side)
     id, owner = text("id"), text("owner")
-    reason = _why_not(id, licence, licence in allowed, url, min(width, height), side, self.web.base)
+    against = {
+        "odd id": not re.fullmatch(r"[\w@-]{1,64}", id, re.A),
+        f"licence not asked for: {licence.name}": licence not in allowed,
+        "no size offered": not url,
+        "image off site": not _same_site(url, self.web.base),
+        f"short side under {side} px": min(width, height) < side,
+    }
+    reason = next((why for why, true in against.items() if true), "")
     link = f"https://www.flickr.com/photos/{quote(owner, safe='@')}/{quote(id)}"
     title, author = text("title") or "Untitled", text("ownername") or owner or "unknown"
     return Photo(id, title, author, licence.name, licence.url, link, url, width, height, tag, reason)
@@ -435,19 +392,18 @@ def search(
     tags=PAPER_TAGS,  # one tag or several, asked in turn so that each gets its share
     licences="open",  # "open", "research", "cc", or names: see `choose_licences`
     side: int = 256,  # pixels of the short side, at least
-    sort: str = "relevance",  # or interestingness-desc, date-posted-desc, date-taken-desc, and the same with -asc
 ) -> Iterator[Photo]:
-    "Every result once, the tags in turn; `Photo.reason` says why one cannot be used"
+    "Every result once, the tags in turn, by relevance; `Photo.reason` says why one cannot be used"
     tags = [tags] if isinstance(tags, str) else list(tags)
     if not tags or not all(tag.strip() for tag in tags):
         raise PhotoError(f"tags={tags}: give at least one tag, and no empty one")
     allowed = choose_licences(licences, self.licences)
     extras = ",".join(["license", "owner_name", *(f"url_{letter}" for letter in _SIZES)])
     numbers = ",".join(licence.id for licence in allowed)
-    query = dict(license=numbers, sort=sort, media="photos", content_type=1, safe_search=1, extras=extras)
+    query = dict(license=numbers, sort="relevance", media="photos", content_type=1, safe_search=1, extras=extras)
     seen = set()
     for entries in zip_longest(*(self._entries(query | {"tags": tag}) for tag in tags)):
-        for tag, entry in zip(tags, entries, strict=True):
+        for tag, entry in zip(tags, entries):
             if entry and str(entry.get("id")) not in seen:
                 seen.add(str(entry.get("id")))
                 yield self._photo(entry, tag, allowed, side)
@@ -468,43 +424,19 @@ def _open_table(path: Path, columns) -> list[dict]:
 
 
 def _add_line(path: Path, values: Iterable):
-    line = io.StringIO(newline="")
-    csv.writer(line).writerow(values)
-    with path.open("ab") as file:
-        file.write(line.getvalue().encode())
+    with path.open("a", encoding="utf-8", errors="replace", newline="") as file:
+        csv.writer(file).writerow(values)
 
 
 class _Album:
-    "A folder of photographs, open in one process at a time"
+    "A folder of photographs and its two tables"
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        self.lock = FileLock(self.folder / ".lock", timeout=0)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock.acquire()
-        except Timeout:
-            raise PhotoError(f"{folder}: another run is at work here: wait for it to end") from None
-        except OSError as error:
-            raise PhotoError(f"{folder}: cannot write here ({error.strerror}): check the permissions") from None
-
-    def __enter__(self):
-        try:
-            self._read()
-        except BaseException:
-            self.lock.release()
-            raise
-        return self
-
-    def _read(self):
-        self.manifest, self.gone = self.folder / "manifest.csv", self.folder / "not_kept.csv"
+    def __init__(self, folder: Path):
+        self.folder, self.manifest, self.gone = folder, folder / "manifest.csv", folder / "not_kept.csv"
         files = {line["file"]: line["source"] for line in _open_table(self.manifest, MANIFEST_COLUMNS)}
-        self.kept = sum((self.folder / file).exists() for file in files)
+        self.kept = sum((folder / file).exists() for file in files)
         self.known = {source.removeprefix("flickr:") for source in files.values()}
-        self.failed = {line["id"] for line in _open_table(self.gone, _NOT_KEPT)}
-
-    def __exit__(self, *args):
-        self.lock.release()
+        self.known |= {line["id"] for line in _open_table(self.gone, _NOT_KEPT)}
 
     def keep(self, photo: Photo, data: bytes, suffix: str):
         file, today = photo.id + suffix, datetime.now(UTC).strftime("%Y-%m-%d")
@@ -513,12 +445,27 @@ class _Album:
         scores = json.dumps(about | {"retrieved": today})
         line = file, f"flickr:{photo.id}", "", "", photo.licence, photo.author, photo.link, scores
         _add_line(self.manifest, line)
-        self.known.add(photo.id)
         self.kept += 1
 
     def refuse(self, photo: Photo, reason: str):
         _add_line(self.gone, (photo.id, reason, photo.link))
-        self.failed.add(photo.id)
+
+
+@contextmanager
+def _album(folder: Path):
+    "The album in a folder, open in one process at a time"
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise PhotoError(f"{folder}: another run is at work here: wait for it to end") from None
+    except OSError as error:
+        raise PhotoError(f"{folder}: cannot write here ({error.strerror}): check the permissions") from None
+    try:
+        yield _Album(folder)
+    finally:
+        lock.release()
 
 # %% ../nbs/11_photos.ipynb #25c7b692
 @dataclass
@@ -557,7 +504,7 @@ def _decode(data: bytes) -> tuple[bytes, Image.Image, str]:
     try:
         image = open_image(data)
     except ImageError as error:
-        raise _Broken(str(error).partition(": ")[2] or str(error)) from None
+        raise _Broken(error.reason) from None
     kind = Image.open(io.BytesIO(data)).format
     return data, image, _SUFFIXES.get(kind, f".{kind.lower()}")
 
@@ -588,22 +535,19 @@ def download(
     side: int = 256,  # pixels of the short side, at least; the smallest size that has them is fetched
     licences="open",  # "open", "research", "cc", or names: see `choose_licences`
     flickr: Flickr | None = None,  # default: Flickr() with the key from FLICKR_API_KEY
-    sort: str = "relevance",  # order of the search, see `Flickr.search`
-    again: bool = False,  # try photos again that failed for good
     progress: bool = True,
 ) -> Report:
     "Fill a folder with photographs. Safe to kill and start again. `PhotoError` if Flickr cannot be used."
-    flickr = flickr or Flickr()
-    report = Report(Path(folder))
-    with _Album(folder) as album, tqdm(total=n, initial=min(n, album.kept), unit="photo", disable=not progress) as bar:
-        known = album.known if again else album.known | album.failed
-        photos = (photo for photo in flickr.search(tags, licences, side, sort) if photo.id not in known)
-        flickr.web.waiting = bar.set_postfix_str
-        try:
-            _fill(album, photos, n, side, flickr.web, report, bar)
-        except Busy as error:
-            here = f"{album.kept} of {n} photos are here"
-            raise PhotoError(f"{error}. {here}; run the same again later: it continues") from None
+    flickr, report = flickr or Flickr(), Report(Path(folder))
+    with _album(report.folder) as album:
+        photos = (photo for photo in flickr.search(tags, licences, side) if photo.id not in album.known)
+        with tqdm(total=n, initial=min(n, album.kept), unit="photo", disable=not progress) as bar:
+            flickr.web.waiting = bar.set_postfix_str
+            try:
+                _fill(album, photos, n, side, flickr.web, report, bar)
+            except Busy as error:
+                here = f"{album.kept} of {n} photos are here"
+                raise PhotoError(f"{error}. {here}; run the same again later: it continues") from None
         report.kept = album.kept
     return report
 
@@ -632,10 +576,7 @@ def photos_command(
     n: int = 1000,
     side: int = 256,
     licences: tuple[str, ...] = ("open",),
-    sort: str = "relevance",
     rate: float = 1.0,
-    again: bool = False,
-    contact: str = "",
     progress: bool = True,
     base: str = FLICKR,
 ) -> None:
@@ -651,16 +592,12 @@ def photos_command(
         n: go on until the folder holds so many, training and validation together (7,000 are 5,000 and 2,000)
         side: pixels of the short side, at least
         licences: open, research (adds non-commercial), cc (adds no-derivatives), or names such as "CC BY"
-        sort: relevance, interestingness-desc, date-posted-desc or date-taken-desc
         rate: requests a second; Flickr asks for fewer than 3,600 queries an hour
-        again: try photos again that failed for good
-        contact: your address, sent to Flickr's administrators with each request
         progress: show a progress bar
         base: another server that speaks Flickr's interface
     """
     try:
-        flickr = Flickr(base=base, rate=rate, contact=contact)
-        print(download(tags, folder, n, side, licences, flickr, sort, again, progress))
+        print(download(tags, folder, n, side, licences, Flickr(base=base, rate=rate), progress))
     except KeyboardInterrupt:
         stopped = f"\nStopped. What was kept is in {folder}; run the same again to continue."
         raise SystemExit(stopped) from None

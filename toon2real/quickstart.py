@@ -234,7 +234,7 @@ def side_by_side(
     "The first pictures of several sets, a row for each picture, with the names below"
     columns = []
     for images in pictures.values():
-        enlarged = [resize(to_pil(image), side, filter="bicubic") for image in images[:rows]]
+        enlarged = [resize(to_pil(image), side, filter=Image.Resampling.BICUBIC) for image in images[:rows]]
         columns.append(grid(enlarged, cols=1))
     return grid(columns, cols=len(columns), captions=[TITLES.get(name, name) for name in pictures])
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from PIL import Image
 from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
-from .images import jpeg_bytes, resize
+from .images import jpeg_bytes
 
 # %% ../nbs/07_scores.ipynb #da79b270
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ def _dark_ends(lit: np.ndarray) -> tuple[float, float]:
     "Shares of a row of bools before its first and after its last True; a half each if there is none"
     if not lit.any():
         return 0.5, 0.5
-    before, after = lit.argmax(), lit[::-1].argmax()
-    return float(before / len(lit)), float(after / len(lit))
+    return float(lit.argmax() / len(lit)), float(lit[::-1].argmax() / len(lit))
 
 # %% ../nbs/07_scores.ipynb #41d03a08
 def black_bars(
@@ -172,12 +171,11 @@ NEIGHBOURS = 2  # frames before and after that a change is compared with
 
 def cuts(
     tiles: np.ndarray,  # uint8, n x 18 x 32 x 3: frames one after the other
-    neighbours: int = NEIGHBOURS,  # 0: compared with a fixed change alone (frames far apart)
 ) -> np.ndarray:  # float, n; 0 for the first one
     "How many times more each frame differs from the one before than its neighbours do from theirs"
     steps = np.abs(np.diff(tiles.astype(np.int16), axis=0)).mean((1, 2, 3))
     change = np.append(0, steps)
-    window, inner = np.ones(2 * neighbours + 1), slice(neighbours, neighbours + len(change))
+    window, inner = np.ones(2 * NEIGHBOURS + 1), slice(NEIGHBOURS, NEIGHBOURS + len(change))
     around = np.convolve(change, window)[inner] - change
     count = np.convolve(np.ones(len(change)), window)[inner] - 1
     return change / np.maximum(around / np.maximum(count, 1), 3)  # a change of 3 levels is noise
@@ -224,7 +222,7 @@ def look(
     luma = page = np.asarray(im.convert("L"))
     if enlarge and max(im.size) < LONG:
         size = [round(side * LONG / max(im.size)) for side in im.size]
-        page = np.asarray(resize(im.convert("L"), tuple(size), "squash", "bicubic"))
+        page = np.asarray(im.convert("L").resize(size, Image.Resampling.BICUBIC))
     top, bottom, left, right = black_bars(luma)
     return {
         "luma": float(luma.mean() / 255),
