@@ -47,6 +47,10 @@ def _check(path, stream):
         raise FilmError(f"{path}: a frame of {size} pixels cannot be right: copy or download it again")
 
 # %% ../nbs/01_films.ipynb #187e9741
+# titles and comments in any encoding; from version 19 on PyAV takes them by itself
+_LENIENT = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+
+
 @contextmanager
 def open_film(path):  # (container, video stream)
     "Open a film for decoding. `FilmError` if it cannot be opened or holds no video."
@@ -55,7 +59,7 @@ def open_film(path):  # (container, video stream)
         with open_regular(path, math.inf) as file:
             empty = not file.read(1)
         options = {"protocol_whitelist": "file"}
-        container = None if empty else av.open(str(path.absolute()), metadata_errors="replace", options=options)
+        container = None if empty else av.open(str(path.absolute()), options=options, **_LENIENT)
     except (av.FFmpegError, OSError, ValueError) as e:
         why = f"{path}: cannot be opened as a film ({getattr(e, 'strerror', None) or e})"
         raise FilmError(f"{why}: copy or download it again, or take it off the list") from e
