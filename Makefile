@@ -2,15 +2,17 @@
 # make test         install, check the form (ruff), run every notebook and every test
 # make lab          open JupyterLab on the notebooks
 # make docs         the notebooks and the API as a site in _docs/, to be read without a network
+# make colab        every notebook and widget under the versions of colab-constraints.txt, in .venv-colab (needs Python 3.13)
 # make notebooks    after editing: badges from settings.ini, ruff, run every notebook and keep its outputs, export, clean
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
+COLAB_PYTHON ?= python3.13
 BIN := $(VENV)/bin
 # one thread a process: the processes share the cores
 ONE := OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH"
 
-.PHONY: quickstart test lab notebooks docs
+.PHONY: quickstart test lab notebooks docs colab
 quickstart: $(VENV)/.installed
 	$(BIN)/toon2real quickstart
 
@@ -26,6 +28,10 @@ docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet $(PIP_ARGS) -e '.[docs]'
 	$(BIN)/mkdocs build --quiet
 	@echo "open _docs/index.html"
+
+colab: $(VENV)/.dev .venv-colab/.installed
+	$(BIN)/python bench/colab.py --python .venv-colab/bin/python
+	$(BIN)/python bench/colab.py --python .venv-colab/bin/python --widgets
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python nbs/_badges.py
@@ -43,4 +49,9 @@ $(VENV)/.installed: settings.ini setup.py pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet $(PIP_ARGS) -e '.[dev]'
+	@touch $@
+
+.venv-colab/.installed: settings.ini setup.py pyproject.toml colab-constraints.txt
+	$(COLAB_PYTHON) -m venv .venv-colab
+	.venv-colab/bin/pip install --quiet $(PIP_ARGS) -c colab-constraints.txt -e '.[colab]' torchvision notebook ipykernel ipython
 	@touch $@

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,18 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+SETTINGS = {
+    "jupyterlab": [
+        "--IdentityProvider.token=",
+        "--ServerApp.password=",
+        "--ServerApp.port_retries=0",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
+        "--LabApp.expose_app_in_browser=True",  # a test may change the theme
+    ],
+    "notebook": ["--NotebookApp.token=", "--NotebookApp.password=", "--NotebookApp.port_retries=0"],
+}
 
 
 def free_port() -> int:
@@ -41,10 +53,9 @@ def wait_for_server(url: str, server: subprocess.Popen, log: Path):
     pytest.fail("JupyterLab did not start\n" + log.read_text()[-3000:])
 
 
-@pytest.fixture(scope="session")
-def lab():
-    "A JupyterLab on loopback with settings of its own: (its address, the folder it shows)"
-    pytest.importorskip("jupyterlab")
+@contextmanager
+def jupyter(python: str = sys.executable, module: str = "jupyterlab"):
+    "A Jupyter on loopback with settings of its own: (its address, the folder it shows)"
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         notebooks = home / "notebooks"
@@ -62,28 +73,16 @@ def lab():
             "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
         }
         port = free_port()
-        command = [
-            sys.executable,
-            "-m",
-            "jupyterlab",
-            "--no-browser",
-            "--allow-root",
-            "--ip=127.0.0.1",
-            f"--port={port}",
-        ]
-        options = [
-            "--IdentityProvider.token=",
-            "--ServerApp.password=",
-            f"--ServerApp.root_dir={notebooks}",
-            "--ServerApp.port_retries=0",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-            "--LabApp.extension_manager=readonly",
-            "--LabApp.expose_app_in_browser=True",  # a test may change the theme
-        ]
+        command = [python, "-m", module, "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
         log = home / "log"
         environment = os.environ | {key: str(folder) for key, folder in folders.items()}
         with log.open("w") as out:
-            server = subprocess.Popen(command + options, env=environment, stdout=out, stderr=out)
+            server = subprocess.Popen(
+                [*command, *SETTINGS[module], f"--notebook-dir={notebooks}"],
+                env=environment,
+                stdout=out,
+                stderr=out,
+            )
         url = f"http://127.0.0.1:{port}"
         try:
             wait_for_server(url, server, log)
@@ -93,18 +92,24 @@ def lab():
             server.wait(20)
 
 
-@pytest.fixture
-def page():
-    "A Chromium page with a fresh profile. Without Chromium the test is skipped; an error in the console fails it"
-    playwright = pytest.importorskip("playwright.sync_api")
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if not executable:
-        pytest.skip("no Chromium")
+@pytest.fixture(scope="session")
+def lab():
+    "A JupyterLab: (its address, the folder it shows)"
+    pytest.importorskip("jupyterlab")
+    with jupyter() as where:
+        yield where
+
+
+@contextmanager
+def chromium():
+    "A page of a Chromium with a fresh profile; an error in the console is raised at the end"
+    from playwright.sync_api import sync_playwright
+
     errors = []
-    with tempfile.TemporaryDirectory() as profile, playwright.sync_playwright() as driver:
+    with tempfile.TemporaryDirectory() as profile, sync_playwright() as driver:
         context = driver.chromium.launch_persistent_context(
             profile,
-            executable_path=executable,
+            executable_path=CHROMIUM,
             args=CHROMIUM_FLAGS,
             viewport={"width": 1300, "height": 1000},
             accept_downloads=True,
@@ -115,3 +120,13 @@ def page():
         yield page
         context.close()
     assert not errors, errors
+
+
+@pytest.fixture
+def page():
+    "A Chromium page. Without Chromium the test is skipped; an error in the console fails it"
+    pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM:
+        pytest.skip("no Chromium")
+    with chromium() as page:
+        yield page
