@@ -2,7 +2,6 @@
 
 const GAP = 8;
 const CAPTION = 38; // pixels under a picture
-const AT_ONCE = 60; // tiles that are asked for in one message
 const MOST_PICTURES = 2000; // pictures that the browser keeps
 
 const ORDERS = { time: "time", near: "nearest to threshold", like: "like my picks" };
@@ -17,10 +16,10 @@ function picker(root, source) {
   let anchor = 0;
   let size = 132;
   const rows = new Map(); // number of a tile -> what is known of it
-  const asked = new Set(); // first tiles of the pages that are on their way
+  let asking = false; // a question is on its way
   const chosen = new Set();
   const tiles = new Map(); // number of a tile -> its node, as far as it can be seen
-  const pictures = new Map(); // frame -> address of its picture, or null while it is on its way
+  const pictures = new Map(); // frame -> address of its picture
   const places = []; // where one was before a shot was opened
 
   const button = (text, label, action, more = {}) =>
@@ -31,13 +30,14 @@ function picker(root, source) {
   const goal = element("progress", { max: 1, value: 0, "aria-label": "Frames kept, of the target" });
   const kept = element("output", { class: "t2r-told" });
   const films = element("table", { class: "t2r-films" });
-  const byFilm = element("details", { class: "t2r-fold" }, element("summary", {}, "By film"), films);
+  const byFilm = element("details", { class: "t2r-fold", ontoggle: () => drawFilms() }, element("summary", {}, "By film"), films);
   const sliders = element("div", { class: "t2r-sliders" });
   const thresholds = element("details", { class: "t2r-fold" }, element("summary", {}, "Thresholds"), sliders);
 
   // What is shown
   const tabs = element("div", { class: "t2r-tabs", role: "group", "aria-label": "Which frames are shown" });
-  const order = element("select", { "aria-label": "Order", onchange: () => look({ order: order.value }) });
+  const order = element("select", { "aria-label": "Order", onchange: () => look({ order: order.value }) },
+    ...Object.entries(ORDERS).map(([name, title]) => element("option", { value: name }, title)));
   const film = element("select", { "aria-label": "Film", onchange: () => look({ film: film.value === "" ? null : Number(film.value) }) });
   const shots = element("input", { type: "checkbox", onchange: () => look({ shots: shots.checked }) });
   const sizes = element("input", { type: "range", min: 80, max: 260, value: size, "aria-label": "Size of the pictures" });
@@ -142,43 +142,35 @@ function picker(root, source) {
     want(first, last);
   }
 
-  async function askRows(offset) {
-    if (asked.has(offset)) return;
-    asked.add(offset);
-    const [version, said] = [state.version, state.said];
-    const answer = await source.rows(offset, AT_ONCE);
-    asked.delete(offset);
-    if (version !== state.version) return draw();
-    answer.forEach((row, number) => rows.set(offset + number, { ...row, said }));
+  // What is missing of what is seen, or older than the last decision, is asked for: one question at a time, so that
+  // whoever scrolls past a thousand tiles does not wait for them.
+  async function want(first, last) {
+    if (asking) return;
+    const known = [...Array(last - first).keys()].map((number) => rows.get(first + number));
+    const stale = known.some((row) => row?.said !== state.said);
+    const missing = stale ? [] : known.map((row) => row.frame).filter((frame) => !pictures.has(frame));
+    if (!stale && !missing.length) return;
+    asking = true;
+    await (stale ? askRows(first, last - first) : askPictures(missing));
+    asking = false;
     draw();
   }
 
-  // Rows that are missing or older than the last decision, and pictures that are missing, are asked for page by page.
-  function want(first, last) {
-    for (let offset = first - (first % AT_ONCE); offset < last; offset += AT_ONCE) {
-      const known = [...Array(Math.min(AT_ONCE, last - offset)).keys()].every((number) => rows.get(offset + number)?.said === state.said);
-      if (!known) askRows(offset);
-    }
-    const frames = [];
-    for (let index = first; index < last; index++) {
-      const frame = rows.get(index)?.frame;
-      if (frame !== undefined && !pictures.has(frame)) frames.push(frame);
-    }
-    if (frames.length) askPictures(frames);
+  async function askRows(offset, count) {
+    const [version, said] = [state.version, state.said];
+    const answer = await source.rows(offset, count);
+    if (version === state.version) answer.forEach((row, number) => rows.set(offset + number, { ...row, said }));
   }
 
   async function askPictures(frames) {
-    for (const frame of frames) pictures.set(frame, null);
-    const answer = await source.pictures(frames);
-    for (const [frame, url] of Object.entries(answer)) pictures.set(Number(frame), url);
+    for (const [frame, url] of Object.entries(await source.pictures(frames))) pictures.set(Number(frame), url);
     const shown = new Set([...tiles.keys()].map((index) => rows.get(index)?.frame));
     for (const [frame, url] of pictures) {
       if (pictures.size <= MOST_PICTURES) break;
-      if (!url || shown.has(frame)) continue;
+      if (shown.has(frame)) continue;
       source.forget?.(url);
       pictures.delete(frame);
     }
-    draw();
   }
 
   function choose(index, event = {}) {
@@ -219,14 +211,16 @@ function picker(root, source) {
   function drawFilms() {
     const cell = (...content) => element("td", {}, ...content);
     const action = (row, keep, text, label) => button(text, `${label} ${row.title}`, () => source.send({ kind: "film", film: row.film, keep }));
-    films.replaceChildren(...state.films.map((row) =>
+    films.replaceChildren(...(byFilm.open ? state.films : []).map((row) =>
       element("tr", {},
         element("th", { scope: "row" }, row.title),
         cell(element("meter", { min: 0, max: Math.max(1, row.frames), value: row.kept, "aria-label": `Kept of ${row.title}` })),
         cell(`${row.kept} of ${row.frames} kept`),
         cell(action(row, true, "✓ Keep", "Keep what the filters leave of"), " ", action(row, false, "✗ Reject", "Reject all of"), " ",
           action(row, null, "Leave to filters", "Take back all decisions about")))));
-    film.replaceChildren(element("option", { value: "" }, "all films"), ...state.films.map((row) => element("option", { value: row.film }, row.title)));
+    if (film.options.length !== state.films.length + 1) { // an open list stays open
+      film.replaceChildren(element("option", { value: "" }, "all films"), ...state.films.map((row) => element("option", { value: row.film }, row.title)));
+    }
     film.value = wanted.film ?? "";
   }
 
@@ -262,13 +256,14 @@ function picker(root, source) {
     tabs.replaceChildren(...state.tabs.map((tab) =>
       button(`${tab.title} ${tab.count}`, `${tab.title}: ${tab.count}`, () => look({ tab: tab.name, shot: null }), { "aria-pressed": String(tab.name === wanted.tab), "data-tab": tab.name })));
     if (old) tabs.querySelector(`[data-tab="${old}"]`)?.focus();
-    order.replaceChildren(...Object.entries(ORDERS).map(([name, title]) => element("option", { value: name, disabled: name === "like" && !state.like.ready }, title)));
+    order.querySelector("[value=like]").disabled = !state.like.ready;
     order.value = wanted.order;
     shots.checked = wanted.shots;
   }
 
   function drawState() {
     state = source.state();
+    asking = false; // what was asked before is out of date, or went wrong
     if (view !== state.version || state.problem) wishes = state.problem ? 0 : Math.max(0, wishes - 1);
     if (!wishes) wanted = state.view;
     if (view !== state.version) {
