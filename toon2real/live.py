@@ -29,9 +29,12 @@ class PictureWidget(anywidget.AnyWidget):
         self.on_msg(self._hear)
 
     def _hear(self, _, message: dict, buffers: list):
-        "Messages of the browser; `kind` says what each wants"
-        if message["kind"] == "picture":
-            self.send({"kind": "picture", "key": message["key"]}, [self.picture(message["key"])])
+        "A message of the browser goes to the method `hear_<kind>`"
+        getattr(self, f"hear_{message['kind']}")(message, buffers)
+
+    def hear_picture(self, message: dict, buffers: list):
+        "The picture of `key` is wanted"
+        self.send({"kind": "picture", "key": message["key"]}, [self.picture(message["key"])])
 
     def picture(self, key: str) -> bytes:
         "The compressed picture of a key"

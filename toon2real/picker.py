@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import traitlets as T
 from fastcore.basics import patch
+from fastcore.docments import docments
 
 from .catalogue import CurateError
 from .picks import FILTERS, Picks
@@ -35,25 +36,26 @@ class View:
     shot: tuple[int, int] | None = None  # the shot (film, number) that is opened
 
 # %% ../nbs/37_picker.ipynb #1609e2ea
-_SLIDERS = {  # lowest, highest, step, what it is
-    "trim": (0, 0.2, 0.01, "share of a film left out at both ends; from 1 on, seconds"),
-    "dark": (0, 0.6, 0.01, "a mean luma below this is too dark"),
-    "flat": (0, 0.2, 0.005, "a contrast below this is a fade or a blank card"),
-    "text": (0, 1, 0.01, "more letters in rows than this are a title or credits"),
-    "small": (0, 1080, 8, "pixels of the short side"),
-    "duplicate": (0, 24, 1, "bits of the hash that differ between near-duplicates"),
-    "colour": (0, 0.2, 0.005, "how far their colours differ"),
-    "blend": (0.5, 1, 0.01, "more than this a mixture of its neighbours is a dissolve or a fade"),
-    "per_shot": (0, 12, 1, "at most so many frames of a shot; 0 for any number"),
+_SLIDERS = {  # lowest, highest, step
+    "trim": (0, 0.2, 0.01),
+    "dark": (0, 0.6, 0.01),
+    "flat": (0, 0.2, 0.005),
+    "text": (0, 1, 0.01),
+    "small": (0, 1080, 8),
+    "duplicate": (0, 24, 1),
+    "colour": (0, 0.2, 0.005),
+    "blend": (0.5, 1, 0.01),
+    "per_shot": (0, 12, 1),
 }
+_HELP = docments(Thresholds)
 
 
 def _slider(name: str, value: float, marks: int | None) -> dict:
     "A threshold as the browser shows it"
-    low, high, step, about = _SLIDERS[name]
+    low, high, step = _SLIDERS[name]
     # a value beyond the slider's ends, set elsewhere, stays within reach
     ends = {"low": min(low, value), "high": max(high, value), "step": step}
-    return ends | {"name": name, "value": value, "help": about, "marks": marks}
+    return ends | {"name": name, "value": value, "help": _HELP[name], "marks": marks}
 
 
 def _count(frames, keep) -> str:
@@ -99,6 +101,11 @@ class FramePicker(PictureWidget):
         self._version += 1
         self._tell()
 
+    @property
+    def by_shot(self) -> bool:
+        "Does a tile stand for a shot?"
+        return self.view.shots and self.view.shot is None
+
     def _liked(self):
         "The order by likeness, or by time where nothing was picked yet"
         scores = self.like.scores()
@@ -115,23 +122,23 @@ class FramePicker(PictureWidget):
 def _tell(self: FramePicker):
     "Bring the state up to date"
     with self._lock:
-        counts, films = self.picks.counts(), self.picks.films()
-        groups = {name: self.picks.total(name) for name in TABS[:4]}
-        tabs = [{"name": name, "title": name, "count": {**counts, **groups}[name]} for name in TABS]
+        counts, films = self.picks.counts(), self.picks.films().reset_index().rename(columns={"source": "title"})
+        numbers = counts | {"all": counts["frames"], "by hand": counts["by_hand"]}
+        numbers["rejected"] = counts["frames"] - counts["kept"]
         values = asdict(self.picks.thresholds)
-        sliders = [_slider(name, values[name], counts.get(name)) for name in _SLIDERS]
         self.state = {
             "view": asdict(self.view) | {"shot": list(self.view.shot or []) or None},
             "version": self._version,
             "said": self._said,
             "total": len(self.frames),
             "place": self._place(),
-            "tabs": [tab for tab in tabs if tab["count"] or tab["name"] not in FILTERS],
-            "films": [
-                {"film": int(film), "title": row.source, "frames": int(row.frames), "kept": int(row.kept)}
-                for film, row in films.iterrows()
+            "tabs": [
+                {"name": name, "title": name, "count": numbers[name]}
+                for name in TABS
+                if numbers[name] or name not in FILTERS
             ],
-            "thresholds": sliders,
+            "films": films[["film", "title", "frames", "kept"]].to_dict("records"),
+            "thresholds": [_slider(name, values[name], counts.get(name)) for name in _SLIDERS],
             "kept": counts["kept"],
             "target": self.target,
             "undo": bool(self._steps),
@@ -157,28 +164,36 @@ def rows(
     count: int,
 ) -> list[dict]:  # what the browser shows of each tile
     "A page of tiles"
-    table = self.picks.table(self.frames[offset : offset + count])
-    shots = self.picks.now.groupby(["film", "shot"]).kept.agg(["size", "sum"])
-    by_shot = self.view.shots and self.view.shot is None
-    rows = []
-    for row in table.itertuples():
-        size, kept = shots.loc[(row.film, row.shot)] if by_shot else (1, row.kept)
-        film = {"film": int(row.film), "shot": int(row.shot) if row.kind == "film" else None, "title": row.source}
-        about = {"frame": int(row.Index), "when": when(row), "credit": credit(row), "hand": row.decision != ""}
-        why = row.reason or ("kept by hand" if row.decision else "")
-        rows.append(film | about | {"why": why, "size": int(size), "kept": int(kept)})
-    return rows
+    frames, now = self.frames[offset : offset + count], self.picks.now
+    table = self.picks.table(frames).assign(size=1)
+    if self.by_shot:
+        own = now.view[frames]
+        kept = now.kept[now.view.isin(own)].groupby(now.view)
+        table["size"], table["kept"] = own.map(kept.size()), own.map(kept.sum())
+    return [
+        {
+            "frame": int(row.Index),
+            "film": int(row.film),
+            "shot": int(row.shot) if row.kind == "film" else None,
+            "title": row.source,
+            "when": when(row),
+            "credit": credit(row),
+            "hand": row.decision != "",
+            "why": row.reason or ("kept by hand" if row.decision else ""),
+            "size": int(row.size),
+            "kept": int(row.kept),
+        }
+        for row in table.itertuples()
+    ]
 
 # %% ../nbs/37_picker.ipynb #a2b97bd8
 @patch
 def _shot_of(self: FramePicker, frames) -> pd.Series:
     "All frames of the shots that these frames stand for: frame -> the frame that is shown"
-    if not self.view.shots or self.view.shot:
+    if not self.by_shot:
         return pd.Series(frames, frames)
-    now = self.picks.now
-    shown = pd.Series(frames, pd.MultiIndex.from_frame(now.loc[frames, ["film", "shot"]]))
-    shown = shown.reindex(pd.MultiIndex.from_frame(now[["film", "shot"]])).set_axis(now.index)
-    return shown.dropna().astype(int)
+    every = self.picks.now.view
+    return every.map(pd.Series(frames, every[frames])).dropna().astype(int)
 
 
 @patch
@@ -212,8 +227,7 @@ def decide(
     "Keep or reject what tiles stand for"
     frames = self.frames[[tile for tile in tiles if 0 <= tile < len(self.frames)]]
     if len(frames):
-        by_shot = self.view.shots and self.view.shot is None
-        self._decide(self._shot_of(frames), keep, by_shot)
+        self._decide(self._shot_of(frames), keep, self.by_shot)
 
 
 @patch
@@ -247,8 +261,6 @@ def threshold(
     keep: bool = True,  # in the catalogue; else it is only tried
 ):
     "Move a threshold"
-    if name not in _SLIDERS:
-        raise CurateError(f"{name}: no threshold with a slider: {', '.join(_SLIDERS)} have one")
     value = type(getattr(Thresholds(), name))(value)
     self.picks.thresholds = replace(self.picks.thresholds, **{name: value})
     if keep:

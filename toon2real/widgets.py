@@ -16,6 +16,8 @@ import random
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +60,11 @@ def _sampled(run: Run, domain: str) -> tuple:
 
 def _doing(run: Run) -> dict:
     "Whether a run is training, and how far it is"
-    told = run.progress if run.running else None
-    if not told or told.get("state") != "training":
-        return {"running": run.running, "doing": "in use" if run.running else ""}
-    return {"running": True, "doing": f"training, epoch {told.get('epoch')} of {told.get('until')}"}
+    if not run.running:
+        return {"running": False, "doing": ""}
+    told = run.progress or {}
+    training = f"training, epoch {told.get('epoch')} of {told.get('until')}"
+    return {"running": True, "doing": training if told.get("state") == "training" else "in use"}
 
 # %% ../nbs/39_widgets.ipynb #616ff990
 _NOT_CURVES = {"epoch", "step", "pairs", "seconds", "lr"}
@@ -76,10 +79,8 @@ def _curves(runs: list[Run], colours: list[str]) -> list[dict]:
     for name in names:
         if name in _NOT_CURVES or name.endswith(" se"):
             continue
-        series = []
-        for history, ink in zip(histories, colours):
-            if name in history and len(known := history[["epoch", name]].dropna()):
-                series.append({"colour": ink, "points": known.to_numpy(float).tolist()})
+        known = [history.reindex(columns=["epoch", name]).dropna().to_numpy(float).tolist() for history in histories]
+        series = [{"colour": ink, "points": points} for ink, points in zip(colours, known) if points]
         if series:
             curves.append({"name": name, "series": series})
     return curves
@@ -139,11 +140,8 @@ class EpochStepper(PictureWidget):
             return run.sample_bytes(run.sample_epochs[0], self.source)
         return run.sample_bytes(int(epoch), self.column)
 
-    def _hear(self, widget, message: dict, buffers: list):
-        if message["kind"] == "refresh":
-            self.refresh()
-        else:
-            super()._hear(widget, message, buffers)
+    def hear_refresh(self, message: dict, buffers: list):
+        self.refresh()
 
 # %% ../nbs/39_widgets.ipynb #69739599
 @dataclass(frozen=True)
@@ -179,9 +177,9 @@ def _pictures(images) -> tuple[list[np.ndarray], list[str]]:
     return [np.asarray(one) for one in opened], names
 
 
-def _measures(output: np.ndarray, source: np.ndarray, truth: np.ndarray | None) -> str:
-    "What stands under a translation"
-    if output.shape != source.shape:
+def _measures(output: np.ndarray | None, source: np.ndarray, truth: np.ndarray | None) -> str:
+    "What stands under a translation, if it is made"
+    if output is None or output.shape != source.shape:
         return ""
     told = f"luma correlation {luma_correlation(source[None], output[None]):.2f}"
     if truth is not None and truth.shape == output.shape:
@@ -217,16 +215,12 @@ class CompareSystems(PictureWidget):
         self.pictures, self.names = _pictures(images)
         self.truth = _pictures(truth)[0] if truth is not None else []
         self.made, self.truths = {}, len(self.truth)
-        self.columns = self._columns()
+        systems = [{"title": one.title, "colour": one.colour, "kind": "system"} for one in self.systems]
+        truths = [{"title": "Truth", "kind": "truth"}] if self.truth else []
+        self.columns = [{"title": "Input", "kind": "input"}, *systems, *truths]
         self.total = len(self.pictures)
         self._tell()
         self.observe(lambda change: self._tell(), "image")
-
-    def _columns(self) -> list[dict]:
-        plain = {"colour": "transparent"}
-        systems = [{"title": one.title, "colour": one.colour, "kind": "system"} for one in self.systems]
-        truth = [{"title": "Truth", "kind": "truth", **plain}] if self.truth else []
-        return [{"title": "Input", "kind": "input", **plain}, *systems, *truth]
 
     def output(
         self,
@@ -255,11 +249,11 @@ class CompareSystems(PictureWidget):
     def _tell(self):
         "Bring name and measures to those of the picture that is shown"
         image = self.image
-        truth = self.truth[image] if image < len(self.truth) else None
+        truth = self.truth[image] if image < self.truths else None
         made = [self.made.get((image, system)) for system in range(len(self.systems))]
-        told = ["" if one is None else _measures(one, self.pictures[image], truth) for one in made]
         self.name = self.names[image]
-        self.measures = ["", *told, *(["" if truth is not None else "not known"] if self.truth else [])]
+        told = [_measures(one, self.pictures[image], truth) for one in made]
+        self.measures = ["", *told, "not known" if truth is None else ""]
 
     def add(
         self,
@@ -274,13 +268,13 @@ class CompareSystems(PictureWidget):
         self.total = len(self.pictures)
         self.image = self.total - 1
 
+    def hear_own(self, message: dict, buffers: list):
+        self.add(bytes(buffers[0]), message["name"])
+
     def _hear(self, widget, message: dict, buffers: list):
-        about = message["name"] if message["kind"] == "own" else self.name
+        about = message.get("name", self.name)
         try:
-            if message["kind"] == "own":
-                self.add(bytes(buffers[0]), about)
-            else:
-                super()._hear(widget, message, buffers)
+            super()._hear(widget, message, buffers)
             self.problem = ""
         except (ImageError, ValueError, RuntimeError) as error:  # a picture that cannot be read, or not translated
             self.problem = f"{about}: {error}"
@@ -317,17 +311,16 @@ def plan_trials(
 ) -> list[Trial]:
     "Every pair of systems about equally often, in an order and with sides that depend on the seed alone"
     rng = random.Random(seed)
-    duels = [(a, b) for i, a in enumerate(systems) for b in systems[i + 1 :]]
-    whole = [(question, duel, image) for image in range(images) for duel in duels for question in QUESTIONS]
+    whole = list(product(range(images), combinations(systems, 2), QUESTIONS))
     rng.shuffle(whole)
     blocks = range(0, trials, catch_every)
     catches = {block + rng.randrange(min(catch_every, trials - block)) for block in blocks}
     planned = []
     for number in range(trials):
         if number in catches:
-            question, duel, image = "photo", CATCH, rng.randrange(photos)
+            image, duel, question = rng.randrange(photos), CATCH, "photo"
         else:
-            question, duel, image = whole[number % len(whole)]
+            image, duel, question = whole[number % len(whole)]
         planned.append(Trial(number, question, image, tuple(rng.sample(duel, 2))))
     return planned
 
@@ -413,7 +406,7 @@ class HumanStudy(PictureWidget):
         self.total = trials
         self._next()
 
-    @property
+    @cached_property
     def study(self) -> str:
         "A digest of the plan and the pictures: answers belong to one study"
         digest = hashlib.sha256(repr(self.trials).encode())
@@ -424,11 +417,15 @@ class HumanStudy(PictureWidget):
 
     def _next(self):
         "Ask the first question that this participant has not answered"
-        mine = [a for a in _answers(self.out) if (a["study"], a["participant"]) == (self.study, self.participant)]
-        answered = {answer["trial"] for answer in mine}
+        answered = self.answered(self.participant)
         left = [trial for trial in self.trials if trial.number not in answered]
-        self.done = len(self.trials) - len(left)
+        self.done = self.total - len(left)
         self.trial = self._asked(left[0]) if left else None
+
+    def answered(self, participant: str) -> set[int]:
+        "Which trials somebody has answered"
+        mine = self.study, participant
+        return {one["trial"] for one in _answers(self.out) if (one["study"], one["participant"]) == mine}
 
     def _asked(self, trial: Trial) -> dict:
         "A trial as the browser sees it: nothing in it says which system is which"
@@ -455,25 +452,24 @@ class HumanStudy(PictureWidget):
         trial: int,  # number of the trial
         chosen: int,  # 0 left, 1 right
         seconds: float,  # how long it took
+        participant: str = None,  # whose answer it is (default: whoever sits here)
     ):
-        "Keep an answer and ask the next question"
+        "Keep an answer, unless there is one, and ask the next question"
         if chosen not in (0, 1) or not 0 <= trial < len(self.trials):
             raise ValueError(
                 f"trial {trial}, chosen {chosen}: trials are 0 to {len(self.trials) - 1}, chosen is 0 or 1"
             )
-        if self.trial is None or trial != self.trial["number"]:
-            return  # answered already, in another view of the study
+        who = self.participant if participant is None else participant
+        if trial in self.answered(who):
+            return  # in another view of the study
         asked = self.trials[trial]
-        kept = {"study": self.study, "participant": self.participant, "trial": trial, "question": asked.question}
+        kept = {"study": self.study, "participant": who, "trial": trial, "question": asked.question}
         pictures = {"image": asked.image, "left": asked.shown[0], "right": asked.shown[1]}
         _append(self.out, kept | pictures | {"chosen": asked.shown[chosen], "seconds": round(seconds, 2)})
         self._next()
 
-    def _hear(self, widget, message: dict, buffers: list):
-        if message["kind"] == "answer":
-            self.answer(message["trial"], message["chosen"], message["seconds"])
-        else:
-            super()._hear(widget, message, buffers)
+    def hear_answer(self, message: dict, buffers: list):
+        self.answer(message["trial"], message["chosen"], message["seconds"])
 
 # %% ../nbs/39_widgets.ipynb #e02efb35
 def _attentive(answers: pd.DataFrame, pass_mark: float) -> pd.DataFrame:
@@ -517,21 +513,19 @@ def study_results(
     if answers.study.nunique() > 1:
         raise ValueError(f"{out} holds answers to {answers.study.nunique()} studies: keep one file for each")
     people, answers = answers.participant.nunique(), _attentive(answers, pass_mark)
-    rng, rows = np.random.default_rng(seed), []
+    if answers.empty:
+        raise ValueError(f"{out}: none of {people} people passed the catch trials: ask others, or lower pass_mark")
+    rng, tables = np.random.default_rng(seed), []
     for question, given in answers.groupby("question"):
         systems = sorted({*given.left, *given.right})
-        scores = bradley_terry(_wins(given, systems))
         samples = [given.sample(len(given), replace=True, random_state=rng) for _ in range(reps)]
         low, high = np.percentile([bradley_terry(_wins(one, systems)) for one in samples], [2.5, 97.5], axis=0)
-        told = {
-            "answers": len(given),
-            "people": given.participant.nunique(),
-            "left out": people - answers.participant.nunique(),
-        }
-        for one in zip(systems, scores, low, high):
-            row = dict(zip(("system", "score", "low", "high"), one))
-            rows.append({"question": QUESTIONS[question], **row, **told, "agreement": _agreement(given)})
-    return pd.DataFrame(rows)
+        scores = {"score": bradley_terry(_wins(given, systems)), "low": low, "high": high}
+        table = pd.DataFrame({"question": QUESTIONS[question], "system": systems, **scores})
+        table["answers"], table["people"] = len(given), given.participant.nunique()
+        table["left out"] = people - answers.participant.nunique()
+        tables.append(table.assign(agreement=_agreement(given)))
+    return pd.concat(tables, ignore_index=True)
 
 # %% ../nbs/39_widgets.ipynb #e2a48a05
 def study_page(
@@ -561,13 +555,7 @@ def take_answers(
         raise ValueError(f"{path} is no file of answers ({why}): save it from the page again") from error
     if theirs != study.study:
         raise ValueError(f"{path} answers another study ({theirs}): this one is {study.study}")
-    mine, study.participant = study.participant, participant
-    try:
-        study._next()
-        before = study.done
-        for answer in answers:
-            study.answer(*answer)
-        return study.done - before
-    finally:
-        study.participant = mine
-        study._next()
+    before = study.answered(participant)
+    for answer in answers:
+        study.answer(*answer, participant)
+    return len(study.answered(participant) - before)

@@ -20,7 +20,7 @@ function render({ model, el }) {
     const box = element("div", { class: "t2r-view", "data-column": index }, image);
     const measure = element("small", { class: "t2r-measure" });
     return element("figure", { class: "t2r-panel" },
-      element("figcaption", {}, element("span", { class: "t2r-dot", style: `background:${column.colour}` }), column.title), box, measure);
+      element("figcaption", {}, element("span", { class: "t2r-dot", style: `background:${column.colour ?? "transparent"}` }), column.title), box, measure);
   }
 
   const makePanels = () => {
