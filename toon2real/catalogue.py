@@ -342,7 +342,21 @@ _FIELDS = [
     *("film", "pts", "name", "time", "luma", "contrast", "sharp", "text", "cut", "blend", "hash"),
     *("top", "bottom", "left", "right", "width", "height", "stamp", "error", "tiny", "thumb", *_CREDIT),
 ]
-_COLUMNS = ", ".join(f'"{field}"' for field in _FIELDS)
+
+
+def _quoted(fields, table="") -> str:
+    "Columns for a query; `left` and `right` are words of SQL"
+    return ", ".join(f'{table}"{field}"' for field in fields)
+
+
+@patch
+def _upsert(self: Catalogue, table: str, key: str, fields: list[str], rows: list[dict]):
+    "Store rows in one transaction; a row that is there already gets these values"
+    columns, places = _quoted(fields), ", ".join(f":{field}" for field in fields)
+    update = ", ".join(f'"{field}"=excluded."{field}"' for field in fields)
+    query = f"INSERT INTO {table}({columns}) VALUES({places}) ON CONFLICT({key}) DO UPDATE SET {update}"
+    with self.db:
+        self.db.executemany(query, rows)
 
 
 @patch
@@ -353,11 +367,7 @@ def _put(self: Catalogue, rows: list[dict]):
     for row in rows:
         if row["hash"] is not None:
             row["hash"] = int(np.uint64(row["hash"]).astype(np.int64))  # SQLite's integers have a sign
-    places = ", ".join(f":{field}" for field in _FIELDS)
-    update = ", ".join(f'"{field}"=excluded."{field}"' for field in _FIELDS)
-    query = f"INSERT INTO frames({_COLUMNS}) VALUES({places}) ON CONFLICT(film, pts, name) DO UPDATE SET {update}"
-    with self.db:
-        self.db.executemany(query, rows)
+    self._upsert("frames", "film, pts, name", _FIELDS, rows)
 
 
 @patch
@@ -378,19 +388,20 @@ def _stored(self: Catalogue, rows):
 @patch
 def _put_film(self: Catalogue, content: str, **values) -> int:
     "The id of the film with this content: a new row, or the known one with these values"
-    names = ", ".join(["content", *values])
-    places = ", ".join("?" * (1 + len(values)))
-    update = ", ".join(f"{name}=excluded.{name}" for name in ["content", *values])
-    query = f"INSERT INTO films({names}) VALUES({places}) ON CONFLICT(content) DO UPDATE SET {update}"
-    with self.db:
-        self.db.execute(query, (content, *values.values()))
+    self._upsert("films", "content", ["content", *values], [{"content": content, **values}])
     return self._one("SELECT id FROM films WHERE content=?", content)
 
 # %% ../nbs/08_catalogue.ipynb #e28a3823
 @patch
-def _find_film(self: Catalogue, path: Path, new: dict, notes: list):
-    "The row of a film, made with the values of `new` if it was not known; None for a second copy of a film"
-    content, find = fingerprint(path), "SELECT * FROM films WHERE content=?"
+def _film_to_read(self: Catalogue, path: Path, new: dict, notes: list):
+    """The row of a film that is to be read, or read on; else None, and a note where a person should know. A film that
+    was not known gets the values of `new`, another one what it says of credits."""
+    find = "SELECT * FROM films WHERE content=?"
+    try:
+        content = fingerprint(path)
+    except OSError as e:
+        notes.append(_note(path, "broken", f"cannot be read ({e.strerror}): check its permissions"))
+        return None
     known = self.db.execute(find, (content,)).fetchone()
     if known and known["path"] not in ("", str(path)) and Path(known["path"]).is_file():
         notes.append(_note(path, "known", f"the same film as {known['path']}"))
@@ -398,27 +409,20 @@ def _find_film(self: Catalogue, path: Path, new: dict, notes: list):
     with self.db:
         query = "UPDATE films SET path='' WHERE path=? AND content!=? AND kind='film'"
         self.db.execute(query, (str(path), content))
-    facts = {key: new[key] for key in _CREDIT if new[key]} if known else new
+    facts = _credits(new) if known else new
     self._put_film(content, kind="film", path=str(path), name=path.name, **facts)
-    return self.db.execute(find, (content,)).fetchone()
-
-
-@patch
-def _film_to_read(self: Catalogue, path: Path, new: dict, notes: list):
-    "The row of a film that is to be read, or read on; else None, and a note where a person should know"
-    try:
-        film = self._find_film(path, new, notes)
-    except OSError as e:
-        notes.append(_note(path, "broken", f"cannot be read ({e.strerror}): check its permissions"))
-        return None
-    if film is None:
-        return None
+    film = self.db.execute(find, (content,)).fetchone()
     if film["every"] != new["every"]:
         what = f"stays sampled every {film['every']:g} s: `forget` it first to sample it another way"
         notes.append(_note(path, "known", what))
     if film["status"] in ("broken", "partial"):
         notes.append((str(path), film["status"], film["error"]))
     return film if film["status"] == "reading" else None
+
+
+def _credits(line: dict) -> dict:
+    "What is said of licence, author and link, if anything"
+    return {key: line[key] for key in _CREDIT if line.get(key)}
 
 # %% ../nbs/08_catalogue.ipynb #24a6311d
 @patch
@@ -463,7 +467,7 @@ def _find_stills(self: Catalogue, folder: Path, name: str, stamps: list, new: di
         known = next((film for film, path in rows if not Path(path).is_dir()), None)
         with self.db:
             self.db.execute("UPDATE films SET content=? WHERE id=?", (content, known))
-    facts = {key: new[key] for key in _CREDIT if new[key]} if known else new
+    facts = _credits(new) if known else new
     return self._put_film(content, kind="stills", path=str(folder), name=name, status="done", **facts)
 
 # %% ../nbs/08_catalogue.ipynb #4ee5728a
@@ -473,8 +477,7 @@ def _stills_to_read(self: Catalogue, folder: Path, name: str, lines: dict, new: 
     splits = {line.get("split") for line in lines.values()}
     if len(splits) == 1 and splits <= set(SPLITS):
         new = {**new, "split": splits.pop()}
-    credits = {path: {key: line[key] for key in _CREDIT if line.get(key)} for path, line in lines.items()}
-    facts = {path: {"stamp": _stamp(path), **credit} for path, credit in credits.items()}
+    facts = {path: {"stamp": _stamp(path), **_credits(line)} for path, line in lines.items()}
     film = self._find_stills(folder, name, [known["stamp"] for known in facts.values()], new)
     query = "SELECT id, name, stamp, error, licence, author, link FROM frames WHERE film=?"
     rows = self.db.execute(query, (film,)).fetchall()
@@ -608,9 +611,8 @@ def _merge_films(self: Catalogue):
 @patch
 def _merge_frames(self: Catalogue):
     "Frames and decisions of the attached catalogue `other`"
-    values = ", ".join(f'r."{field}"' for field in _FIELDS[1:])
-    frames = f"SELECT f.id, {values}, r.split {_FRAMES.format('frames')}"
-    self.db.execute(f"INSERT OR IGNORE INTO frames({_COLUMNS}, split) {frames}")
+    frames = f"SELECT f.id, {_quoted(_FIELDS[1:], 'r.')}, r.split {_FRAMES.format('frames')}"
+    self.db.execute(f"INSERT OR IGNORE INTO frames({_quoted(_FIELDS)}, split) {frames}")
     decisions = f"SELECT f.id, r.pts, r.name, r.keep, r.who, r.at {_FRAMES.format('decisions')}"
     self.db.execute(
         f"""INSERT INTO decisions {decisions}

@@ -456,9 +456,6 @@ class Pairs:
 # %% ../nbs/12_data.ipynb #13c6633f
 def _check(cartoon: Domain, photo: Domain, side: int, batch: int, rank: int, world: int):
     for domain in (cartoon, photo):
-        if not isinstance(domain, Domain):
-            remedy = f"Domain.open(..., side=load_side({side})) makes one"
-            raise DataError(f"Pairs takes two Domains, got {type(domain).__name__}: {remedy}")
         if domain.side < side:
             why = f"{domain.label} is stored at {domain.side} pixels, crops of {side} cannot be cut from it"
             raise DataError(f"{why}: open it with side=load_side({side})={load_side(side)}, or {side}")
