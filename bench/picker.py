@@ -32,8 +32,8 @@ def made_up(path: Path, films: int, frames: int, seed: int = 0):
     with Catalogue(path) as cat:
         for film in range(1, films + 1):
             about = {"id": film, "kind": "film", "content": f"content {film}", "path": f"films/{film:02}.mkv"}
-            about |= {"name": f"film {film:02}.mkv", "stamp": "", "width": 1280, "height": 720, "rate": 24.0}
-            about |= {"duration": float(frames), "every": 1.0, "keyframes": 0, "status": "done"}
+            about |= {"name": f"film {film:02}.mkv", "width": 1280, "height": 720}
+            about |= {"duration": float(frames), "every": 1.0, "status": "done"}
             places = ", ".join(f":{name}" for name in about)
             with cat.db:
                 cat.db.execute(f"INSERT INTO films({', '.join(about)}) VALUES({places})", about)
@@ -53,7 +53,7 @@ def film_frames(film: int, count: int, rng, known: list[dict]):
         changed = {"film": film, "pts": second * 1000, "time": float(second), "cut": 9.0 if cut else 1.0, "blend": 0.5}
         changed |= {
             "hash": base ^ 1 << int(rng.integers(63)),
-            "tiny": tiny.clip(0, 255).astype(np.uint8).tobytes(),
+            "tiny": tiny,
             "width": 1280,
             "height": 720,
         }

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from fastcore.basics import patch
 
+from .catalogue import read_manifest
 from .data import Domain, Pairs, choose, load_side
 from .engine import choose_precision
 from .features import best_extractor
@@ -95,18 +95,16 @@ def interruptible():
 # %% ../nbs/28_training.ipynb #bf1472aa
 def stills(folder: Path | None) -> int | None:
     "Distinct stills in a folder, by the nearest manifest.csv with columns `file` and `group`; None where there is none"
-    if folder is None or not Path(folder).is_dir():
+    if folder is None:
         return None
-    folder = Path(folder).absolute()
-    for top in (folder, *folder.parents[:2]):
-        if (top / "manifest.csv").is_file():
-            try:
-                manifest = pd.read_csv(top / "manifest.csv", dtype=str).dropna(subset=["file", "group"])
-            except (ValueError, KeyError, OSError):  # a stranger's, about something else
-                return None
-            here = [(top / file).resolve().is_relative_to(folder.resolve()) for file in manifest.file]
-            return manifest.group[here].nunique() or None
-    return None
+    folder = Path(folder).resolve()
+    try:
+        for top in (folder, *folder.parents[:2]):
+            if lines := read_manifest(top):
+                here = [line for file, line in lines.items() if (top / file).resolve().is_relative_to(folder)]
+                return len({line["group"] for line in here if line.get("group")}) or None
+    except ValueError:  # a stranger's, about something else
+        return None
 
 # %% ../nbs/28_training.ipynb #0ba30086
 class Trainer:
