@@ -135,7 +135,11 @@ def test_seeds_and_tables(whole, tmp_path):
         UNTRANSLATED,
         *(f"{s}, seed {k}, best = last" for s in ("Cartoon-to-real", "toon2real") for k in (1, 2)),
     ]
-    assert t.attrs["notes"] == [] and (t.pairs.dropna() == 5).all() and t.attrs["n"] == 6
+    assert (
+        t.attrs["notes"] == ["The floor is of other held-out photographs."]
+        and (t.pairs.dropna() == 5).all()
+        and t.attrs["n"] == 6
+    )
     assert t.paper.dropna().tolist() == [45.2566] * 2 + [39.2574] * 2
     assert t[t.attrs["metric"]][UNTRANSLATED] == pytest.approx(0.8 * t[t.attrs["main"]][UNTRANSLATED])
     notes = compare([whole, runs[0]], **GIVEN, extractor="simple", reps=5).notes

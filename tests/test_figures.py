@@ -195,29 +195,21 @@ def test_same_seed_same_pixels(runs):
     assert (a == b).all() and a.shape == c.shape and (a != c).any()
 
 
-@pytest.mark.parametrize("crop", [None, 1, 8, 64, (0, 0, 64), (63, 63, 1), (48, 0, 16)])
+@pytest.mark.parametrize("crop", [None, 1, 8, 64])
 def test_crops_lie_inside(runs, crop):
-    fig, rows = comparison(compare(runs[:2]), n=3, crop=crop), 3
-    whole, close = fig.axes[::2], fig.axes[1::2]
-    assert len(whole) == len(close) == 3 * rows
-    for a, b in zip(whole, close):
-        (x, y), s = next(p.get_xy() for p in a.patches if isinstance(p, Rectangle)), a.patches[0].get_width()
-        picture, crop_ = a.images[0].get_array(), b.images[0].get_array()
-        x, y = int(x + 0.5), int(y + 0.5)
-        assert (
-            x >= 0
-            and y >= 0
-            and x + s <= 64
-            and y + s <= 64
-            and crop_.shape == (s, s, 3)
-            and b.images[0].get_interpolation() == "nearest"
-        )
-        assert (crop_ == picture[y : y + s, x : x + s]).all()
+    fig = comparison(compare(runs[:2]), n=3, crop=crop)
+    assert len(fig.axes) == 3 * 3
+    for ax in fig.axes:
+        (whole, close), box = ax.images, ax.patches[0]
+        (x, y), s = box.get_xy(), box.get_width()
+        assert isinstance(box, Rectangle) and 0 <= x <= 64 - s and 0 <= y <= 64 - s
+        assert close.get_array().shape == (s, s, 3) and close.get_interpolation() == "nearest"
+        assert (close.get_array() == whole.get_array()[y : y + s, x : x + s]).all()
 
 
-@pytest.mark.parametrize("crop", [65, (1, 0, 64), (-1, 0, 8), (0, 60, 8), (0, 0, 0)])
+@pytest.mark.parametrize("crop", [65, -1])
 def test_crops_outside_are_refused(runs, crop):
-    with pytest.raises(ValueError, match="does not fit|leaves the picture"):
+    with pytest.raises(ValueError, match="does not fit"):
         comparison(compare(runs[0]), n=1, crop=crop)
 
 
@@ -340,7 +332,7 @@ def test_curves_say_what_the_runs_hold(runs, tmp_path):
     fig = curves(compare([seeds[0], runs[2]]))
     label = next(t.get_text() for t in fig.legends[0].texts if "toon2real" in t.get_text())
     assert label == "toon2real: best 5.00 at epoch 3, roughness 1.00"
-    assert "toon2real 1.00. N = " in fig.get_supxlabel().replace("\n", " ")
+    assert "toon2real 1.00. Untranslated input " in fig.get_supxlabel().replace("\n", " ")
     label = next(t.get_text() for t in curves(compare(seeds)).legends[0].texts)
     assert label == "toon2real (2 seeds): best 4.50 ± 0.71, roughness 0.500"
     one = history(copy_of(runs[0], tmp_path / "one"), epoch=[1, 2], **{L: [np.nan, 3.0]})
@@ -357,9 +349,9 @@ def test_curves_say_what_the_runs_hold(runs, tmp_path):
 def test_plane_lines_are_equal_scores(runs):
     fig = plane(compare(runs))
     assert_legible(fig)
-    grid = [one for one in fig.axes[0].lines if len(one.get_xdata()) == 2 and one.get_zorder() == 0]
-    scores = [0.8 * np.asarray(one.get_ydata()) + 0.2 * np.asarray(one.get_xdata()) for one in grid]
-    assert len(grid) > 2 and all(np.isclose(*s) for s in scores)
+    (lines,) = (part for part in fig.axes[0].collections if part.get_zorder() == 0)
+    scores = [path.vertices @ [0.2, 0.8] for path in lines.get_paths()]
+    assert sum(len(s) > 0 for s in scores) > 2 and all(np.ptp(s) < 1e-6 * s.max() for s in scores if len(s))
     r, L = runs[0], runs[0].about["judge"]["main"]
     path = next(
         one for one in fig.axes[0].lines if one.get_color() == COLOURS["toon2real"] and len(one.get_xdata()) > 1

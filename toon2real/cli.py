@@ -261,6 +261,10 @@ def compare(runs: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, until: Numbe
     for note in table.attrs["notes"]:
         print(f"note: {note}")
     print(f"\n{experiment.markdown(table)}")
+    seeds = experiment.over_seeds(table)
+    if seeds.seeds.min() >= 4:
+        print("\nover seeds; p: permutation test against the system whose mean is best\n")
+        print(seeds.to_string(float_format="{:.3g}".format, na_rep="-"))
     if out:
         experiment.write_results(comparison, out)
 
@@ -280,7 +284,7 @@ def report(
     cartoon: Folder = None,
     photo: Folder = None,
     seed: int = 0,
-    extractor: str = "auto",
+    extractor: str = "theirs",
     until: Number = None,
 ):
     """The paper's figures (PNG and PDF) and one self-contained HTML page of several runs.
@@ -293,7 +297,7 @@ def report(
         cartoon: Held-out cartoons (default: those of the first run).
         photo: Held-out photos, likewise.
         seed: Which pictures are judged and shown.
-        extractor: An Inception weights file, simple, or auto: the Inception that is found, else simple.
+        extractor: theirs (by which the best epochs were chosen), an Inception weights file, simple, or auto.
         until: As if the runs had ended after this epoch.
     """
     _report(runs, out, extractor=extractor, until=until, cartoon=cartoon, photo=photo, seed=seed)
@@ -302,9 +306,10 @@ def report(
 def _report(runs, out: Path, **options) -> Path:
     "Figures and page under `out`; the page's path"
     from toon2real.figures import paper_figures
-    from toon2real.report import by_their_judge, report as page
+    from toon2real.experiment import compare as gather
+    from toon2real.report import report as page
 
-    comparison = by_their_judge(runs, **options)
+    comparison = gather(runs, **options)
     print(f"figures:   {out / 'figures'}", flush=True)
     paper_figures(comparison, out / "figures")
     made = page(comparison, out / "report.html")

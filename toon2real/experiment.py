@@ -7,8 +7,8 @@ Docs: https://toon2real.github.io/toon2real/experiment.html.md"""
 # %% auto #0
 __all__ = ['TITLES', 'COLOURS', 'PAPER', 'HIGHER', 'DOMAINS', 'FRECHET', 'table1', 'sn_ablation', 'identity_ablation',
            'train_all', 'prepare', 'held_out', 'validation', 'judge_run', 'colour', 'Group', 'Comparison', 'compare',
-           'Pictures', 'data_facts', 'rounded', 'number', 'printed', 'markdown', 'latex', 'write_results', 'over_seeds',
-           'against_truth']
+           'Pictures', 'rounded', 'number', 'printed', 'markdown', 'latex', 'write_results', 'permutation_p',
+           'over_seeds', 'against_truth']
 
 # %% ../nbs/29_experiment.ipynb #3b842323
 import json
@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from .fid import FLOOR, UNTRANSLATED, Judge
 from .images import write_atomic
 from .runs import Run, RunError, translate_all
 from .system import Recipe, recipe_to_dict
-from .training import Trainer, stills
+from .training import Trainer, judge_of
 from .unit import unit
 
 # %% ../nbs/29_experiment.ipynb #f8432641
@@ -79,24 +80,24 @@ def prepare(recipes: Iterable[Recipe], cartoon, photo, out: Path, **options) -> 
 def _plan(recipes: Iterable[Recipe], out: Path, seeds: Iterable[int] = None) -> dict[Path, Recipe]:
     "The folder of each training"
     recipes = list(recipes)
-    names = [recipe.name for recipe in recipes]
-    if len(set(names)) < len(names):
-        raise ValueError(f"recipes share a name ({', '.join(names)}): give each its own with replace(name=...)")
+    plan = {Path(out) / recipe.name: recipe for recipe in recipes}
+    if len(plan) < len(recipes):
+        names = ", ".join(recipe.name for recipe in recipes)
+        raise ValueError(f"recipes share a name ({names}): give each its own with replace(name=...)")
     if seeds is None:
-        return {Path(out) / recipe.name: recipe for recipe in recipes}
-    seeds = list(seeds)
-    return {Path(out) / f"{recipe.name}-seed{seed}": recipe.replace(seed=seed) for recipe in recipes for seed in seeds}
+        return plan
+    each = product(plan.items(), seeds)
+    return {path.with_name(f"{path.name}-seed{seed}"): recipe.replace(seed=seed) for (path, recipe), seed in each}
 
 
 def _trainer(recipe: Recipe, cartoon, photo, path: Path, **options) -> Trainer | None:
     "Who begins the run or goes on with it; None where it is complete"
     if not (path / "run.json").exists():
         return Trainer(recipe, cartoon, photo, run=path, **options)
-    run = Run(path)
+    run, total = Run(path), recipe.total_epochs
     if run.recipe != recipe:
         raise RunError(f"{path} holds a run of another recipe ({run.recipe}): choose another folder, or remove it")
-    trained = len(run.history) == recipe.total_epochs
-    if trained and recipe.total_epochs in run.weight_epochs:
+    if len(run.history) == total and total in run.weight_epochs:
         return None
     options = {k: v for k, v in options.items() if k in ("val", "device", "progress", "callbacks")}
     return Trainer.resume(path, cartoon, photo, **options)
@@ -154,7 +155,8 @@ def judge_run(
     if not run.weight_epochs:
         raise RunError(f"{run.path} holds no weights yet: train it first")
     cartoons, photos = validation(run, cartoon, photo)
-    judge = Judge(photos, cartoons, None, n, seed, extractor=_extractor(extractor), progress=progress)
+    spare, extractor = run.about["data"]["photo"]["source"], _extractor(extractor)
+    judge = judge_of(cartoons, photos, spare, n, seed=seed, extractor=extractor, progress=progress)
     with run.locked():
         keep = run.same_judge(judge.about) and not again
         run.judged_by(judge.about)
@@ -197,12 +199,10 @@ _SPARE = ("#882255", "#e69f00", "#56b4e9", "#7b3294", "#8c6d31")
 
 
 def colour(name: str, taken: Iterable[str] = ()) -> str:
-    "The colour of a system; an unknown name gets one of its own that is not among the colours `taken`"
-    if name in COLOURS:
-        return COLOURS[name]
+    "The colour of a system, or another if that is among the colours `taken`; the same name gives the same"
     first = int(sha256(name.encode()).hexdigest(), 16) % len(_SPARE)
-    order = _SPARE[first:] + _SPARE[:first]
-    return next((spare for spare in order if spare not in taken), order[0])
+    wanted = [*filter(None, [COLOURS.get(name)]), *_SPARE[first:], *_SPARE[:first]]
+    return next((one for one in wanted if one not in taken), wanted[0])
 
 # %% ../nbs/29_experiment.ipynb #33b73d87
 @dataclass
@@ -237,17 +237,13 @@ def _grouped(runs: list[Run]) -> list[Group]:
     for run in sorted(runs, key=lambda run: (run.recipe.seed, run.name)):
         by_recipe.setdefault(run.recipe.replace(seed=0), []).append(run)
     order = sorted(by_recipe, key=lambda recipe: ([*TITLES, recipe.name].index(recipe.name), recipe.name))
-    members = [by_recipe[recipe] for recipe in order]
-    titles = _told_apart(
-        [TITLES.get(recipe.name, recipe.name) for recipe in order],
-        [f" ({same[0].name})" for same in members],
-        [f" ({same[0].path})" for same in members],
-    )
+    firsts = [by_recipe[recipe][0] for recipe in order]
+    names = [TITLES.get(recipe.name, recipe.name) for recipe in order]
+    titles = _told_apart(names, [f" ({run.name})" for run in firsts], [f" ({run.path})" for run in firsts])
     groups = []
-    for recipe, title, same in zip(order, titles, members, strict=True):
-        taken = [group.colour for group in groups]
-        own = colour(recipe.name)
-        groups.append(Group(title, colour(title, taken) if own in taken else own, same))
+    for recipe, title in zip(order, titles, strict=True):
+        ink = colour(recipe.name, [group.colour for group in groups])
+        groups.append(Group(title, ink, by_recipe[recipe]))
     return groups
 
 
@@ -270,7 +266,7 @@ class Comparison:
         n: int = None,  # images in every set of every row (default: as many as they allow)
         seed: int = 0,  # which of them, which pictures are shown, and the intervals
         reps: int = 100,  # resamplings for the intervals
-        extractor="auto",  # an extractor, or `best_extractor`'s name for one
+        extractor="auto",  # an extractor, `best_extractor`'s name for one, or theirs: as their best epochs were chosen
         until: int = None,  # as if the runs had ended after this epoch: equal pairs for runs of unequal length
         progress: bool = False,
     ):
@@ -282,6 +278,9 @@ class Comparison:
             [f" ({run.name})" for run in self.runs],
             [f" ({run.path})" for run in self.runs],
         )
+        if extractor == "theirs":
+            judge = next((run.about["judge"] for run in self.runs if run.best is not None), {"extractor": "", "n": n})
+            extractor, n = "simple" if "simple" in judge["extractor"] else "auto", n or judge["n"]
         self.cartoon, self.photo = cartoon, photo
         self.n, self.seed, self.reps, self.until, self.progress = n, seed, reps, until, progress
         self._named, self._kept = extractor, {}
@@ -319,9 +318,7 @@ class Comparison:
     @cached_property
     def judge(self) -> Judge:
         "Who judges all rows of the table"
-        cartoons, photos = self._pictures
-        terms = None, self.n, self.seed, self.reps
-        return Judge(photos, cartoons, *terms, extractor=self.extractor, progress=self.progress)
+        return self._made_judge()
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -390,22 +387,28 @@ def translations(
     self: Comparison,
     run: Run,
     n: int,  # of `pictures(n)`
-    epoch: int = None,  # a kept one (default: the best, or the last where nobody has judged)
 ) -> np.ndarray:  # uint8 N x H x W x 3
-    "What a run makes of the cartoons of `pictures(n)`"
-    if epoch is None:
-        epoch = next(iter(self.epochs(run).values()))
-    key = run.path, epoch, n
-    if key not in self._kept:
-        self._kept[key] = translate_all(_system(run, epoch), self.pictures(n).cartoons)
-    return self._kept[key]
+    "What a run makes of the cartoons of `pictures(n)`, at its best epoch, or the last where nobody has judged"
+    if (run.path, n) not in self._kept:
+        system = _system(run, next(iter(self.epochs(run).values())))
+        self._kept[run.path, n] = translate_all(system, self.pictures(n).cartoons)
+    return self._kept[run.path, n]
 
 # %% ../nbs/29_experiment.ipynb #0c7661cf
-_FACTS = ("system", "seed", "epoch", "which", "pairs", "seconds", "parameters")
+@patch(as_prop=True)
+def shown(self: Comparison) -> dict[str, tuple[Run, str, int]]:
+    "Name of a row of the table -> run, which of its epochs, and the epoch"
+    found = {}
+    for run in self.runs:
+        kept = self.epochs(run)
+        for epoch in dict.fromkeys(kept.values()):
+            which = " = ".join(name for name, one in kept.items() if one == epoch)
+            found[f"{self.label(run)}, {which}"] = run, which, epoch
+    return found
 
 
 @patch
-def _facts(self: Comparison, run: Run, epoch: int) -> dict:
+def _facts(self: Comparison, run: Run, which: str, epoch: int) -> dict:
     "What a row says beside its metrics"
     history = run.history[run.history.epoch <= epoch]
     if not len(history) or not {"pairs", "seconds"} <= set(history):
@@ -416,7 +419,7 @@ def _facts(self: Comparison, run: Run, epoch: int) -> dict:
         "system": run.recipe.name,
         "seed": run.recipe.seed,
         "epoch": epoch,
-        "which": " = ".join(which for which, shown in self.epochs(run).items() if shown == epoch),
+        "which": which,
         "pairs": int(history.pairs.iloc[-1]),
         "seconds": round(history.seconds.sum()),
         "parameters": sum(p.numel() for p in run.recipe.build().parameters() if p.requires_grad),
@@ -429,60 +432,64 @@ def _terms(self: Comparison) -> dict:
     "What the numbers of the table were measured on"
     names = "n", "seed", "reps", "metric", "main", "kid", "available"
     terms = {name: getattr(self.judge, name) for name in names}
-    first = self.runs[0]
-    return terms | {
-        "extractor": repr(self.extractor),
-        "side": first.recipe.side,
-        "data": data_facts(first),
-        "until": self.until,
-        "notes": self._remarks(),
-    }
+    side, notes = self.runs[0].recipe.side, self._remarks()
+    return terms | {"extractor": repr(self.extractor), "side": side, "until": self.until, "notes": notes}
 
 # %% ../nbs/29_experiment.ipynb #0d0f837d
 @patch
-def _same_judge(self: Comparison, run: Run) -> bool:
-    "Did the judge of this table choose the best epoch of the run?"
-    about, known = self.judge.about, run.about.get("judge")
-    if not known or not _drawn(run) or self.origin == "given":
-        return run.same_judge(about)
-    sources = [[one.about["data"][domain]["source"] for domain in ("val_cartoon", "val_photo")] for one in self.runs]
-    return sources.count(sources[0]) == len(sources) and run.same_judge(about | {"images": known["images"]})
+def _made_judge(self: Comparison) -> Judge:
+    cartoons, photos = self._pictures
+    first = self.runs[0].about
+    spare, told = first["data"]["photo"]["source"], first.get("judge", {})
+    terms = {"seed": self.seed, "reps": self.reps, "extractor": self.extractor, "progress": self.progress}
+    judge = judge_of(cartoons, photos, spare, self.n, **terms)
+    if self.origin == "validation" and _drawn(self.runs[0]) and told:
+        judge.images = told["images"]  # another processor draws the same scenes, but not to the last bit
+    return judge
 
 
 @patch
 def _metrics(self: Comparison, run: Run, epoch: int) -> dict:
     "The metrics of a kept epoch: as its history has them, where the same judge wrote them"
-    told = _judged(run).loc[[epoch]] if self._same_judge(run) and epoch in _judged(run).index else pd.DataFrame()
-    known = {name: told[name].item() for name in self.judge.untranslated if name in told}
+    known, judged = {}, _judged(run)
+    if run.same_judge(self.judge.about) and epoch in judged.index:
+        known = judged.loc[epoch, [name for name in self.judge.untranslated if name in judged]].to_dict()
     return known if known and not self.reps else _judge_epoch(self.judge, run, epoch, self._pictures[0]) | known
 
 
 @patch
 def _make_table(self: Comparison) -> pd.DataFrame:
-    rows = {FLOOR: dict(self.judge.floor), UNTRANSLATED: dict(self.judge.untranslated)}
-    shown = [(run, epoch) for run in self.runs for epoch in dict.fromkeys(self.epochs(run).values())]
-    if all(self._same_judge(run) for run in self.runs):
-        rows[FLOOR] |= self.runs[0].about["judge"]["floor"]
-        rows[UNTRANSLATED] |= self.runs[0].about["judge"]["untranslated"]
-    for run, epoch in tqdm(shown, desc="judging", disable=not self.progress, leave=False):
-        facts = self._facts(run, epoch)
-        rows[f"{self.label(run)}, {facts['which']}"] = facts | self._metrics(run, epoch)
-    columns = [*_FACTS, *self.judge.untranslated, "paper"]
-    table = pd.DataFrame(list(rows.values()), list(rows), columns)
+    judge = self.judge
+    told = next((run.about["judge"] for run in self.runs if run.same_judge(judge.about)), {})
+    rows = {FLOOR: judge.floor | told.get("floor", {}), UNTRANSLATED: judge.untranslated | told.get("untranslated", {})}
+    for name, (run, which, epoch) in tqdm(self.shown.items(), "judging", disable=not self.progress, leave=False):
+        rows[name] = self._facts(run, which, epoch) | self._metrics(run, epoch)
+    table = pd.DataFrame(list(rows.values()), list(rows), [*_FACTS, *judge.untranslated, "paper"])
     table = table.astype({"paper": float} | {name: "Int64" for name in _FACTS if name not in ("system", "which")})
     table.attrs = self._terms()
     return table
 
 
-def data_facts(run: Run) -> dict[str, dict]:
-    "Images of each domain, and the stills that they were cut from where a manifest tells"
-    facts = {}
-    for domain, data in run.about["data"].items():
-        known = data.get("stills") or stills(data["source"])
-        facts[domain] = {"images": data["images"], "stills": known, "hash": data["hash"]}
-    return facts
+_FACTS = ("system", "seed", "epoch", "which", "pairs", "seconds", "parameters")
 
 # %% ../nbs/29_experiment.ipynb #e935bf00
+@patch(as_prop=True)
+def notes(self: Comparison) -> list[str]:
+    "What differs besides the system, a sentence each; empty where rows can be compared"
+    table = pd.DataFrame(map(self._conditions, self.runs), self.labels)
+    sentences = []
+    for what, values in table.items():
+        if values.nunique() > 1:
+            each = "; ".join(f"{label}: {value}" for label, value in values.dropna().items())
+            sentences.append(f"Different {what}. {each}.")
+    names = Counter(group.runs[0].recipe.name for group in self.groups)
+    if twice := sorted(name for name, times in names.items() if times > 1):
+        sentences.append(
+            f"Different recipes under one name: {', '.join(twice)}. Give each its own with replace(name=...)."
+        )
+    return sentences
+
+# %% ../nbs/29_experiment.ipynb #f18f0a52
 DOMAINS = {
     "cartoon": "training cartoons",
     "photo": "training photographs",
@@ -491,50 +498,22 @@ DOMAINS = {
 }
 
 
-@patch(as_prop=True)
-def notes(self: Comparison) -> list[str]:
-    "What differs besides the system, a sentence each; empty where rows can be compared"
-    conditions = {label: self._conditions(run) for label, run in zip(self.labels, self.runs, strict=True)}
-    sentences = []
-    for what in dict.fromkeys(what for known in conditions.values() for what in known):
-        judged = {label: known for label, known in conditions.items() if what != _JUDGES or what in known}
-        sentences += _differ(what, {label: known.get(what, "not recorded") for label, known in judged.items()})
-    names = Counter(group.runs[0].recipe.name for group in self.groups)
-    if twice := sorted(name for name, times in names.items() if times > 1):
-        sentences.append(
-            f"Different recipes under one name: {', '.join(twice)}. Give each its own with replace(name=...)."
-        )
-    if len({frozenset(run.recipe.seed for run in group.runs) for group in self.groups}) > 1:
-        seeds = [run.recipe.seed for run in self.runs]
-        sentences += _differ("seeds", dict(zip(self.labels, seeds, strict=True)))
-    return sentences
-
-# %% ../nbs/29_experiment.ipynb #f18f0a52
-_JUDGES = "judges while they trained"
-
-
 @patch
 def _conditions(self: Comparison, run: Run) -> dict[str, str]:
     "What should be the same for all runs"
-    data = run.about.get("data", {})
-    hashes = {f"{name}, by content hash": data[domain] for domain, name in DOMAINS.items() if domain in data}
-    conditions = {what: known["hash"].removeprefix("sha256:")[:12] for what, known in hashes.items()}
-    history = self.history(run)
-    conditions["numbers of pairs seen"] = f"{int(history.pairs.iloc[-1]) if len(history) else 0:,}"
-    conditions["crop sizes"] = f"{run.recipe.side} px"
-    conditions["batch sizes"] = str(run.recipe.batch)
+    data, history = run.about.get("data", {}), self.history(run)
+    hashes = {f"{DOMAINS[name]}, by content hash": domain["hash"] for name, domain in data.items()}
+    conditions = {what: known.removeprefix("sha256:")[:12] for what, known in hashes.items()}
+    conditions |= {
+        "numbers of pairs seen": f"{int(history.pairs.max()) if len(history) else 0:,}",
+        "crop sizes": f"{run.recipe.side} px",
+        "batch sizes": str(run.recipe.batch),
+    }
     if run.best is not None:
         judge = run.about["judge"]
         terms = "metric", "n", "seed", "extractor", "images"
-        conditions[_JUDGES] = ", ".join(f"{term} {judge.get(term)}" for term in terms)
-    return conditions
-
-
-def _differ(what: str, values: dict) -> list[str]:
-    "A sentence that lists the values, if they are not all the same"
-    if len(set(values.values())) < 2:
-        return []
-    return [f"Different {what}. {'; '.join(f'{label}: {value}' for label, value in values.items())}."]
+        conditions["judges while they trained"] = ", ".join(f"{term} {judge.get(term)}" for term in terms)
+    return conditions | {"seeds": ", ".join(str(one.recipe.seed) for one in self.group(run).runs)}
 
 # %% ../nbs/29_experiment.ipynb #1dc72760
 @patch(as_prop=True)
@@ -547,10 +526,10 @@ def missing(self: Comparison) -> list[tuple[str, str]]:
 def _lacks(self: Comparison, run: Run) -> list[tuple[str, str]]:
     label, path = self.label(run), shlex.quote(str(run.path))
     done, total, lacks = len(self.history(run)), run.recipe.total_epochs, []
-    if done < total:
-        cut = done < len(run.history)
-        sentence = f"{label} {'is shown after' if cut else 'has'} {done} of {total} epochs."
-        lacks.append((sentence, "leave out --until" if cut else f"toon2real train --resume {path}"))
+    if done < len(run.history):
+        lacks.append((f"{label} is shown after {done} of {total} epochs.", "leave out --until"))
+    elif done < total:
+        lacks.append((f"{label} has {done} of {total} epochs.", f"toon2real train --resume {path}"))
     if done and run.best is None:
         lacks.append((f"{label} was never judged: it has no best epoch and no curve.", f"toon2real evaluate {path}"))
     if self.origin != "given" and not held_out(run):
@@ -564,11 +543,10 @@ def _remarks(self: Comparison) -> list[str]:
     "All that a reader of the table should know"
     remarks = self.notes + [f"{sentence} {remedy}" for sentence, remedy in self.missing]
     for run in self.runs:
-        if run.best is not None and not self._same_judge(run):
-            judge = run.about["judge"]
-            other = f"{judge['extractor']}, N = {judge['n']}"
+        if run.best is not None and not run.same_judge(self.judge.about):
+            other = "{extractor}, N = {n}".format(**run.about["judge"])
             remarks.append(f"{self.label(run)}: its best epoch was chosen by another judge ({other}).")
-    return remarks
+    return [*remarks, f"The floor is of {self.judge.floor_of}."]
 
 # %% ../nbs/29_experiment.ipynb #7c306d6b
 def rounded(value: float) -> str:
@@ -638,10 +616,9 @@ def write_results(
     out: Path,  # a folder
 ) -> list[Path]:
     "table.csv, table.md, table.tex, history.csv (every epoch of every run), about.json (recipes, options, data, terms)"
-    table, named = comparison.table, list(zip(comparison.labels, comparison.runs, strict=True))
-    histories = {label: run.history for label, run in named}
-    history = pd.concat(histories, names=["run"]).reset_index("run").reset_index(drop=True)
-    about = {"table": table.attrs, "runs": {label: _told_of(run) for label, run in named}}
+    table, labels, runs = comparison.table, comparison.labels, comparison.runs
+    history = pd.concat([run.history for run in runs], keys=labels, names=["run"]).reset_index("run")
+    about = {"table": table.attrs, "runs": dict(zip(labels, map(_told_of, runs), strict=True))}
     files = {
         "table.csv": table.to_csv(),
         "table.md": markdown(table) + "\n",
@@ -656,25 +633,46 @@ def write_results(
 # %% ../nbs/29_experiment.ipynb #53626bb6
 def _told_of(run: Run) -> dict:
     "What a run says of itself, without paths"
-    about = {key: run.about.get(key) for key in ("environment", "created", "judge")}
-    options = dict(run.about["options"])
-    if "extractor" in options:
-        options["extractor"] = Path(options["extractor"]).name
-    data = {domain: {k: v for k, v in known.items() if k != "source"} for domain, known in run.about["data"].items()}
-    return {"recipe": recipe_to_dict(run.recipe), "options": options, **about, "data": data}
+    about = {key: run.about.get(key) for key in ("options", "environment", "created", "judge")}
+    about["options"] = about["options"] | {"extractor": Path(about["options"].get("extractor", "")).name}
+    about["data"] = {name: domain | {"source": None} for name, domain in run.about["data"].items()}
+    return {"recipe": recipe_to_dict(run.recipe), **about}
 
 # %% ../nbs/29_experiment.ipynb #dded2ac7
+def permutation_p(
+    a,  # one number a seed
+    b,  # likewise, of another system
+) -> float:
+    "Two-sided permutation test of the difference of two means: exact up to 100,000 ways to deal them out, then sampled"
+    from scipy.stats import permutation_test  # here, for it takes long to import
+
+    def apart(x, y, axis):
+        return abs(np.mean(x, axis) - np.mean(y, axis))
+
+    return float(permutation_test((a, b), apart, n_resamples=100_000, alternative="greater").pvalue)
+
+
 def over_seeds(
     table: pd.DataFrame,  # of a `Comparison`, with several seeds of each system
-) -> pd.DataFrame:  # a row for each system at its last (and best) epochs: mean, standard deviation, number of seeds
-    "Mean and standard deviation over seeds"
-    skipped = (*_FACTS, "paper")
-    metrics = [name for name in table if name not in skipped and not name.endswith((" se", " low", " high"))]
+    measures: Iterable[str] = None,  # columns (default: the score, its main distance and KID)
+) -> pd.DataFrame:  # a row for each system, at its best and its last epochs, by each measure
+    "Seeds, mean and range over them, and `permutation_p` against the system whose mean is best"
     parts = {}
-    for which in ("best", "last"):
-        rows = table[table.which.str.contains(which, na=False)]
-        parts[which] = rows.groupby("system", sort=False)[metrics].agg(["mean", "std", "count"])
-    return pd.concat(parts, names=["which"])
+    measures = measures or [table.attrs[name] for name in ("metric", "main", "kid")]
+    for which, measure in product(("best", "last"), measures):
+        rows = table[table.which.str.contains(which, na=False)].dropna(subset=[measure])
+        if rows.empty:  # nobody has judged while they trained
+            continue
+        values = rows.groupby("system", sort=False)[measure]
+        part = values.agg(seeds="count", mean="mean", lowest="min", highest="max")
+        first = part["mean"].idxmax() if measure in HIGHER else part["mean"].idxmin()
+        several = {name: seen for name, seen in values if len(seen) > 1}
+        best = several.pop(first, [])
+        part["p"] = pd.Series(
+            {name: permutation_p(best, seen) for name, seen in several.items() if len(best)}, dtype=float
+        )
+        parts[which, measure] = part
+    return pd.concat(parts, names=["epoch", "measure"])
 
 # %% ../nbs/29_experiment.ipynb #d32b16dd
 def against_truth(

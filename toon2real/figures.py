@@ -13,50 +13,61 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from numpy.lib.stride_tricks import sliding_window_view
 
 from .architecture import COLUMN, GRID, INK, MUTED, PAGE, PaperFigure, architecture, save, styled, wrapped
 from .experiment import HIGHER, Comparison, Group, number, rounded
 from .features import WeightsMissing, features
 from .images import ImageError
+from .progress import LUMA
 from .runs import Run, RunError
 
 # %% ../nbs/31_figures.ipynb #d986c32c
-def _blank(width: float, height: float, note: str) -> PaperFigure:
-    "An empty figure with room for its small print below `height` inches"
-    lines = wrapped(note, width).count("\n") + 1
-    figure = PaperFigure(figsize=(width, height + 0.1 * lines + 0.05 + _EDGE))
+def _picture(ax: Axes, pixels: np.ndarray):
+    ax.imshow(pixels, interpolation="bicubic")
+
+
+def _sheet(
+    rows,  # of each row its cells, as `draw` takes them
+    size: tuple[float, float],  # of a cell, inches
+    titles: list[str],  # of the columns
+    note: str,
+    names: list[str] = (),  # of the rows
+    draw: Callable[[Axes, object], None] = _picture,
+) -> Figure:
+    "Pictures in rows and columns, with small print below them"
+    width = len(titles) * size[0] + (0.2 if names else 0)
+    small_print = 0.1 * (1 + wrapped(note, width).count("\n"))
+    figure = PaperFigure(figsize=(width, len(rows) * size[1] + 0.25 + small_print), layout="compressed")
+    figure.suppressComposite = True  # pictures in one cell stay apart in an SVG
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for place, ax in np.ndenumerate(axes):
+        draw(ax, rows[place[0]][place[1]])
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title, pad=3, fontsize=7)
+    for ax, name in zip(axes[:, 0], names):
+        ax.set_ylabel(name, labelpad=3, fontsize=7)
     figure.note(note)
     return figure
 
 
-def _picture(figure: Figure, x: float, top: float, side: float, pixels: np.ndarray, interpolation="bicubic") -> Axes:
-    "A picture whose upper left corner is at (x, top), in inches from the upper left corner within the edge"
-    width, height = figure.get_size_inches()
-    place = (x + _EDGE) / width, 1 - (top + side + _EDGE) / height, side / width, side / height
-    ax = figure.add_axes(place)
-    ax.imshow(pixels, interpolation=interpolation)
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    return ax
-
-
-def _shown(cmp: Comparison, run: Run, epoch: int = None) -> str:
+def _shown(cmp: Comparison, run: Run) -> str:
     "The epoch that is shown, in words"
-    if epoch is not None:
-        return f"epoch {epoch}"
     which, epoch = next(iter(cmp.epochs(run).items()))
     return f"epoch {epoch}, its {which}" + (f" by {run.metric}" if which != "last" else "")
-
-
-_EDGE = 0.04  # inches around the pictures
 
 # %% ../nbs/31_figures.ipynb #aaa12d53
 def one_judge(
@@ -72,10 +83,10 @@ def one_judge(
                 f"{run.path} has no judged epoch: run `toon2real evaluate {run.path}`, or train with evaluate_every="
             )
         for term in ("metric", "n", "seed", "extractor", "available", "images"):
-            terms = [known.about["judge"].get(term) for known in (first, run)]
-            if terms[0] != terms[1]:
+            one, other = first.about["judge"][term], judge[term]
+            if one != other:
                 raise RunError(
-                    f"{first.path} and {run.path} were judged differently ({term}: {terms[0]} and {terms[1]}): "
+                    f"{first.path} and {run.path} were judged differently ({term}: {one} and {other}): "
                     "judge both on the same with `toon2real evaluate`"
                 )
         if metric and not _measured(history, metric):
@@ -117,29 +128,25 @@ class Realism:
 
 def realism(
     cmp: Comparison,
-    run: Run = None,  # by default the one that was judged best
+    run: Run = None,  # by default the one that was judged best; it is shown at its best epoch, else at its last
     images: int = 100,  # at most so many cartoons, and as many photographs
     k: int = 3,  # neighbours
-    epoch: int = None,  # by default the best that was judged, else the last
 ) -> Realism:
     "Mean distance of each output's features to those of its k nearest photographs"
     run = run or leader(cmp)
-    drawn = cmp.pictures(images)
+    drawn, made = cmp.pictures(images), cmp.translations(run, images)
     if len(drawn.photos) < k:
         raise RunError(f"k={k} neighbours of {len(drawn.photos)} photographs: lower k")
-    made, extractor = cmp.translations(run, images, epoch), cmp.extractor
-    looks, real = (
-        torch.as_tensor(features(pictures, extractor=extractor)).double() for pictures in (made, drawn.photos)
-    )
+    pair = (features(pictures, extractor=cmp.extractor) for pictures in (made, drawn.photos))
+    looks, real = (torch.as_tensor(numbers).double() for numbers in pair)
     near = torch.cdist(looks, real).topk(k, largest=False)
     about = (
-        f"{_shown(cmp, run, epoch)}; distance: mean Euclidean distance of the output's features ({extractor!r}) "
+        f"{_shown(cmp, run)}; distance: mean Euclidean distance of the output's features ({cmp.extractor!r}) "
         f"to its {k} nearest of {len(real)} {cmp.origin} photographs; "
         f"over {len(made)} {cmp.origin} cartoons, seed {cmp.seed}"
     )
     nearest, distance = drawn.photos[near.indices[:, 0]], near.values.mean(1).numpy()
-    title = cmp.group(run).title
-    return Realism(title, drawn.index, drawn.cartoons, made, nearest, distance, about)
+    return Realism(cmp.group(run).title, drawn.index, drawn.cartoons, made, nearest, distance, about)
 
 # %% ../nbs/31_figures.ipynb #05f13cbc
 @styled
@@ -156,12 +163,8 @@ def teaser(
     chosen = "lowest" if index is None else "chosen by hand, at a"
     note = f"Cartoon {looks.index[i]}, {chosen} distance {looks.distance[i]:.3g}"
     note += f" (median {np.median(looks.distance):.3g}); {looks.about}."
-    side = (COLUMN - 0.06) / 2 - _EDGE
-    figure = _blank(COLUMN, side + 0.25, note)
-    captions = "(a) Cartoon scene", f"(b) {looks.title}"
-    for left, pixels, caption in zip((0, side + 0.06), (looks.input[i], looks.output[i]), captions, strict=True):
-        _picture(figure, left, 0, side, pixels).set_xlabel(caption, labelpad=3, fontsize=7)
-    return figure
+    titles = ["(a) Cartoon scene", f"(b) {looks.title}"]
+    return _sheet([[looks.input[i], looks.output[i]]], (COLUMN / 2, COLUMN / 2), titles, note)
 
 # %% ../nbs/31_figures.ipynb #3a729e43
 def busiest(
@@ -175,82 +178,55 @@ def busiest(
             f"a crop of {size} pixels does not fit into a picture of {width} x {height}: "
             f"choose 1 to {min(height, width)}"
         )
-    brightness = image @ np.array([0.299, 0.587, 0.114])
-    below = np.zeros((height + 1, width + 1))  # sums over all that lies above and to the left
-    below[2:, 1:] += np.diff(brightness, axis=0) ** 2
-    below[1:, 2:] += np.diff(brightness, axis=1) ** 2
-    below = below.cumsum(0).cumsum(1)
-    windows = below[size:, size:] - below[:-size, size:] - below[size:, :-size] + below[:-size, :-size]
-    y, x = np.unravel_index(windows.argmax(), windows.shape)
+    brightness = image @ LUMA
+    down, across = (np.diff(brightness, axis=axis, prepend=np.take(brightness, [0], axis)) for axis in (0, 1))
+    detail = sliding_window_view(down**2 + across**2, (size, size)).sum((2, 3))
+    y, x = np.unravel_index(detail.argmax(), detail.shape)
     return int(x), int(y)
 
 # %% ../nbs/31_figures.ipynb #8ec2fe0b
-def _crops(cartoons: np.ndarray, crop) -> list[tuple[int, int, int]]:
-    "x, y and side of the close-up of each cartoon; ValueError where it leaves the picture"
-    _, height, width, _ = cartoons.shape
-    if not isinstance(crop, (tuple, list)):
-        size = crop or min(width, max(24, width // 4))
-        return [(*busiest(cartoon, size), size) for cartoon in cartoons]
-    x, y, size = crop
-    if min(x, y, size - 1) < 0 or x + size > width or y + size > height:
-        raise ValueError(f"crop={crop}: it leaves the picture of {width} x {height} pixels")
-    return [(x, y, size)] * len(cartoons)
+_BOX = "#ffd23f"
 
 
-def _pair(figure: Figure, left: float, top: float, cell: float, pixels: np.ndarray, crop: tuple):
-    "A picture with the place of its close-up, and the close-up beside it"
-    x, y, size = crop
-    whole = _picture(figure, left, top, cell, pixels)
-    for colour, width in (("black", 1.8), (_BOX, 1.0)):
-        box = Rectangle((x - 0.5, y - 0.5), size, size, fill=False, edgecolor=colour, linewidth=width)
-        whole.add_patch(box)
-    close = _picture(figure, left + cell + _GAP, top, cell, pixels[y : y + size, x : x + size], "nearest")
-    close.spines[:].set(visible=True, color=_BOX, linewidth=1.2)
-
-
-_BOX, _GAP, _WIDE = "#ffd23f", 0.03, 0.12  # colour of the close-up; inches within and between the columns
+def _pair(ax: Axes, cell: tuple[np.ndarray, tuple[int, int, int]]):
+    "A picture with the place of its close-up (x, y, side), and the close-up beside it, its pixels repeated"
+    pixels, (x, y, size) = cell
+    height, width = pixels.shape[:2]
+    left, right = 1.03 * width, 2.03 * width
+    ax.imshow(pixels, interpolation="bicubic", extent=(0, width, height, 0))
+    ax.imshow(pixels[y : y + size, x : x + size], interpolation="nearest", extent=(left, right, height, 0))
+    for ink, thickness in (("black", 1.8), (_BOX, 1.0)):
+        ax.add_patch(Rectangle((x, y), size, size, fill=False, edgecolor=ink, linewidth=thickness))
+    ax.add_patch(Rectangle((left, 0), width, height, fill=False, edgecolor=_BOX, linewidth=1.2))
+    ax.set(xlim=(0, right + 0.08 * width), ylim=(height, 0))
 
 # %% ../nbs/31_figures.ipynb #2e5f4328
 @styled
 def comparison(
-    cmp: Comparison,  # a column for each run
+    cmp: Comparison,  # a column for each run, at its best epoch, else at its last
     n: int = 4,  # cartoons: a row each
-    crop=None,  # side of the close-up in pixels (default: a quarter of the picture's, at least 24), or (x, y, side)
-    epoch: int = None,  # of every run; by default each at its best, else its last
+    crop: int = None,  # side of the close-up in pixels (default: a quarter of the picture's, at least 24)
 ) -> Figure:
     "Figure 3: random cartoons and their translations, each with a close-up beside it"
     drawn = cmp.pictures(n)
-    crops = _crops(drawn.cartoons, crop)
+    side = drawn.cartoons.shape[1]
+    crop = crop or min(side, max(24, side // 4))
+    crops = [(*busiest(cartoon, crop), crop) for cartoon in drawn.cartoons]
     columns = {"Input": drawn.cartoons}
-    for run, label in zip(cmp.runs, cmp.labels, strict=True):
-        columns[label] = cmp.translations(run, n, epoch)
+    columns |= {label: cmp.translations(run, n) for run, label in zip(cmp.runs, cmp.labels, strict=True)}
     truth = cmp.truth(n)
     if truth is not None:
         columns["True photograph"] = truth
-    shown = [f"{label}: {_shown(cmp, run, epoch)}" for run, label in zip(cmp.runs, cmp.labels, strict=True)]
-    place = "at a given place" if isinstance(crop, (tuple, list)) else "where the input has most detail"
-    total, size = drawn.total, crops[0][2]
+    shown = [f"{label}: {_shown(cmp, run)}" for run, label in zip(cmp.runs, cmp.labels, strict=True)]
     note = (
-        f"{cmp.origin.capitalize()} cartoons {', '.join(map(str, drawn.index))} of {total}, "
-        f"drawn at random (seed {cmp.seed}); close-up of {size} × {size} pixels {place}. {'; '.join(shown)}."
+        f"{cmp.origin.capitalize()} cartoons {', '.join(map(str, drawn.index))} of {drawn.total}, "
+        f"drawn at random (seed {cmp.seed}); close-up of {crop} × {crop} pixels where the input has most detail. "
+        f"{'; '.join(shown)}."
     )
-    return _beside_each_other(columns, crops, note)
-
-# %% ../nbs/31_figures.ipynb #179c18bf
-def _beside_each_other(columns: dict[str, np.ndarray], crops: list[tuple], note: str) -> Figure:
-    "Columns of pictures with their close-ups"
-    cell = min((PAGE - 2 * _EDGE - (len(columns) - 1) * _WIDE) / len(columns) - _GAP, 2.6) / 2
-    pitch = 2 * cell + _GAP + _WIDE
-    width = len(columns) * pitch - _WIDE + 2 * _EDGE
-    figure = _blank(width, 0.25 + len(crops) * (cell + _GAP), note)
-    height = figure.get_figheight()
-    for col, (title, pictures) in enumerate(columns.items()):
-        middle = _EDGE + col * pitch + cell + _GAP / 2
-        title = f"({chr(ord('a') + col)}) {title}"
-        figure.text(middle / width, 1 - 0.14 / height, title, ha="center", va="baseline", fontsize=8)
-        for row, (pixels, crop) in enumerate(zip(pictures, crops, strict=True)):
-            _pair(figure, col * pitch, 0.22 + row * (cell + _GAP), cell, pixels, crop)
-    return figure
+    titles = [f"({letter}) {title}" for letter, title in zip("abcdefghijklmnopqrstuvwxyz", columns)]
+    rows = [[(pictures[i], place) for pictures in columns.values()] for i, place in enumerate(crops)]
+    width = min(PAGE / len(columns), 2.6)
+    return _sheet(rows, (width, width / 2), titles, note, draw=_pair)
 
 # %% ../nbs/31_figures.ipynb #9e246b72
 def roughness(
@@ -267,79 +243,56 @@ def roughness(
 
 # %% ../nbs/31_figures.ipynb #07d52ec1
 _MARKS = "osD^vPX"
-_DASHED = {"color": MUTED, "linewidth": 0.8, "linestyle": (0, (4, 2)), "zorder": 1}
 
 
-def _best(values, metric: str):
-    "The best of some values, NaN passed over: a Series gives the epoch, too"
-    return values.idxmax() if metric in HIGHER else values.idxmin()
+def _values(cmp: Comparison, group: Group, metric: str) -> pd.DataFrame:
+    "A metric of the runs of a system: a row for each epoch, a column for each run"
+    labels = [cmp.label(run) for run in group.runs]
+    return pd.concat([cmp.history(run).set_index("epoch")[metric] for run in group.runs], axis=1, keys=labels)
 
 
-def _draw_curves(ax: Axes, group: Group, series: list, mark: str, metric: str):
-    "The runs of a system and, for several seeds, their mean where all were evaluated"
-    several = len(series) > 1
+def _bests(values: pd.DataFrame, metric: str) -> tuple[pd.Series, pd.Series]:
+    "The best value of each run, and its epoch"
+    return (values.max(), values.idxmax()) if metric in HIGHER else (values.min(), values.idxmin())
+
+
+def _draw_curves(ax: Axes, group: Group, values: pd.DataFrame, mark: str, metric: str):
+    "The runs of a system with an open mark at the best, and the mean of several seeds where all were evaluated"
+    several = values.shape[1] > 1
     style = {"linewidth": 0.7, "alpha": 0.45} if several else {"linewidth": 1.4}
-    for values in series:
-        dots = None if several or len(values) > 25 else mark
-        ax.plot(values.index, values, color=group.colour, marker=dots, markersize=2.5, **style)
-        best = _best(values, metric)
-        ring = {"markersize": 6, "markerfacecolor": "none", "markeredgecolor": group.colour, "markeredgewidth": 1.1}
-        ax.plot(best, values[best], mark, **ring)
+    for run in values:
+        curve = values[run].dropna()
+        dots = None if several or len(curve) > 25 else mark
+        ax.plot(curve.index, curve, color=group.colour, marker=dots, markersize=2.5, **style)
+    best, epoch = _bests(values, metric)
+    ax.plot(epoch, best, mark, color=group.colour, markersize=6, markerfacecolor="none", markeredgewidth=1.1)
     if several:
-        common = sorted(set.intersection(*(set(values.index) for values in series)))
-        ax.plot(common, np.mean([values[common] for values in series], 0), color=group.colour)
+        mean = values.dropna().mean(axis=1)
+        ax.plot(mean.index, mean, color=group.colour)
 
 
-def _rounded(value: float, metric: str) -> str:
-    "As the table writes it"
-    return number({metric: value}, metric)
-
-
-def _legend(group: Group, series: list, metric: str) -> str:
-    "Best value and roughness of a system"
-    epochs = [_best(values, metric) for values in series]
-    bests = [values[epoch] for values, epoch in zip(series, epochs, strict=True)]
-    rough = [roughness(values) for values in series if len(values) > 1]
-    title, told = group.title, f"best {_rounded(np.mean(bests), metric)}"
-    if len(series) > 1:
-        title += f" ({len(series)} seeds)"
-        told += f" ± {np.std(bests, ddof=1):.2g}"
+def _in_words(group: Group, values: pd.DataFrame, metric: str) -> tuple[str, str]:
+    "For the legend, best value and roughness; for the small print, how far the last value lies from the best"
+    best, epoch = _bests(values, metric)
+    title, told = group.title, number({metric: best.mean()}, metric)
+    if len(best) > 1:
+        title, told = f"{title} ({len(best)} seeds)", f"{told} ± {best.std():.2g}"
     else:
-        told += f" at epoch {epochs[0]}"
-    return f"{title}: {told}, " + (f"roughness {rounded(np.mean(rough))}" if rough else "one evaluation")
-
-
-def _late_rise(series: list, metric: str) -> float:
-    "How far the last evaluation lies from the best one, mean over seeds"
-    return float(np.mean([abs(values.iloc[-1] - values[_best(values, metric)]) for values in series]))
+        told += f" at epoch {epoch.item()}"
+    rough = [roughness(values[run]) for run in values if values[run].count() > 1]
+    smooth = f"roughness {rounded(np.mean(rough))}" if rough else "one evaluation"
+    rise = (values.ffill().iloc[-1] - best).abs().mean()
+    return f"{title}: best {told}, {smooth}", f"{group.title} {rounded(rise)}"
 
 # %% ../nbs/31_figures.ipynb #d27cff32
-def _levels(ax: Axes, levels: dict[str, float | None]):
-    "Lines of reference by name, or arrows to them"
+def _level(ax: Axes, name: str, y: float, side: str):
+    "A dashed line of reference, named at its left or right end; nothing where it is far from what is drawn"
     low, high = ax.get_ylim()
-    known = {name: y for name, y in levels.items() if y is not None and math.isfinite(y)}
-    near = {name: y for name, y in known.items() if 2 * low - high < y < 2 * high - low}
-    for y in near.values():
-        ax.axhline(y, **_DASHED)
-    ax.margins(y=0.1)
-    low, high = ax.get_ylim()
-    for name, y in near.items():
-        above = [other - y for key, other in near.items() if key != name and other >= y]
-        under = bool(above) and min(above) < 0.12 * (high - low)  # the lower of two neighbours
-        _say(ax, name, y, under, "data")
-    for sign, edge in (("↑", 1), ("↓", 0)):
-        far = [
-            f"{name} {rounded(y)} {sign}" for name, y in known.items() if name not in near and (y > high) == bool(edge)
-        ]
-        if far:
-            _say(ax, "   ".join(far), edge, bool(edge), "axes fraction")
-
-
-def _say(ax: Axes, text: str, y: float, under: bool, coordinates: str):
-    "Small print at the right edge, over or under a height"
-    where = {"xycoords": ("axes fraction", coordinates), "textcoords": "offset points"}
-    style = {"ha": "right", "va": "top" if under else "bottom", "fontsize": 6.5, "color": MUTED}
-    ax.annotate(text, (1, y), (-1, -2 if under else 2), **where, **style)
+    if 2 * low - high < y < 2 * high - low:
+        ax.axhline(y, color=MUTED, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+        place, style = {"left": 0, "right": 1}[side], {"fontsize": 6.5, "color": MUTED}
+        where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        ax.annotate(name, (place, y), (1 - 2 * place, 2), ha=side, **where, **style)
 
 # %% ../nbs/31_figures.ipynb #79ec03cb
 @styled
@@ -352,46 +305,45 @@ def curves(
     figure = PaperFigure(figsize=(COLUMN, 2.6 + 0.13 * len(cmp.groups)), layout="constrained")
     ax = figure.add_subplot()
     rises = []
-    for i, group in enumerate(cmp.groups):
-        mark = _MARKS[i % len(_MARKS)]
-        series = [cmp.history(run).set_index("epoch")[metric].dropna() for run in group.runs]
-        _draw_curves(ax, group, series, mark, metric)
-        ax.plot([], [], color=group.colour, marker=mark, markersize=3, label=_legend(group, series, metric))
-        rises.append(f"{group.title} {rounded(_late_rise(series, metric))}")
-    levels = {"untranslated input": "untranslated", "other photographs": "floor"}
-    _levels(ax, {name: judge[row].get(metric) for name, row in levels.items()})
+    for group, mark in zip(cmp.groups, cycle(_MARKS)):
+        values = _values(cmp, group, metric)
+        _draw_curves(ax, group, values, mark, metric)
+        legend, rise = _in_words(group, values, metric)
+        ax.plot([], [], color=group.colour, marker=mark, markersize=3, label=legend)
+        rises.append(rise)
+    untranslated, floor = (judge.get(row, {}).get(metric, math.nan) for row in ("untranslated", "floor"))
+    _level(ax, "untranslated input", untranslated, "right")
+    _level(ax, "other photographs", floor, "left")
+    ax.margins(y=0.1)
     ax.set(xlabel="epoch", ylabel=wrapped(metric, 1.16))
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
     ax.grid(axis="y", color=GRID, linewidth=0.5)
     figure.legend(loc="outside upper left", handlelength=1.6, borderaxespad=0, labelspacing=0.3)
-    better = "Higher" if metric in HIGHER else "Lower"
-    seeds = any(len(group.runs) > 1 for group in cmp.groups)
-    bold = "; bold: mean over seeds, ±: standard deviation" if seeds else ""
-    terms = "open mark: best epoch; roughness: mean |change| between evaluations beyond that from first to last"
-    late = f"late rise, from best to last: {', '.join(rises)}"
-    figure.note(f"{better} is better; {terms}{bold}; {late}. {_judged_on(judge)}.")
+    several = len(cmp.runs) > len(cmp.groups)
+    seeds = "; bold: mean over seeds, ±: standard deviation" if several else ""
+    figure.note(
+        f"{'Higher' if metric in HIGHER else 'Lower'} is better; open mark: best epoch; roughness: mean |change| "
+        f"between evaluations beyond that from first to last{seeds}; "
+        f"late rise, from best to last: {', '.join(rises)}. Untranslated input {rounded(untranslated)}, "
+        f"other photographs {rounded(floor)}. {_judged_on(judge)}."
+    )
     return figure
 
 # %% ../nbs/31_figures.ipynb #8cf483d4
-def _draw_path(ax: Axes, group: Group, history, axes: list[str], metric: str, mark: str):
-    "The evaluations of a run, joined; large: the last, ring: the best"
-    history = history.dropna(subset=[*axes, metric])
-    path, best = history[axes].to_numpy(float), int(history[metric].argmin())
-    ax.plot(*path.T, color=group.colour, linewidth=0.9, marker=mark, markersize=2.2, alpha=0.8)
-    ax.plot(*path[-1], mark, markersize=5.5, color=group.colour)
-    ring = {"markersize": 9, "markerfacecolor": "none", "markeredgecolor": group.colour, "markeredgewidth": 1.1}
-    ax.plot(*path[best], "o", **ring)
+def _draw_path(ax: Axes, colour: str, path: pd.DataFrame, mark: str):
+    "The evaluations of a run, (x, y, score) each, joined; large: the last, ring: the best"
+    (x, y, _), (best_x, best_y, _) = path.iloc[-1], path.loc[path.iloc[:, 2].idxmin()]
+    ax.plot(path.iloc[:, 0], path.iloc[:, 1], color=colour, linewidth=0.9, marker=mark, markersize=2.2, alpha=0.8)
+    ax.plot(x, y, mark, markersize=5.5, color=colour)
+    ax.plot(best_x, best_y, "o", color=colour, markersize=9, markerfacecolor="none", markeredgewidth=1.1)
 
 
 def _draw_equal_scores(ax: Axes):
     "Lines where 0.8 y + 0.2 x is the same"
-    (_, right), (low, high) = ax.get_xlim(), ax.get_ylim()
-    for score in MaxNLocator(7).tick_values(0.8 * low, 0.8 * high + 0.2 * right):
-        end = (score - 0.2 * right) / 0.8
-        ax.plot([0, right], [score / 0.8, end], color=GRID, linewidth=0.7, zorder=0, scalex=False, scaley=False)
-        if low < end < high:
-            style = {"va": "center", "fontsize": 6.5, "color": MUTED, "annotation_clip": False}
-            ax.annotate(f"{score:g}", (right, end), (2, 0), textcoords="offset points", **style)
+    right, top = ax.get_xlim()[1], ax.get_ylim()[1]
+    x, y = np.meshgrid(np.linspace(right / 20, right), np.linspace(0, top))
+    lines = ax.contour(x, y, 0.8 * y + 0.2 * x, 7, colors=GRID, linewidths=0.7, zorder=0)
+    ax.clabel(lines, fontsize=6.5, colors=MUTED, zorder=0)
 
 # %% ../nbs/31_figures.ipynb #a6a9629c
 @styled
@@ -399,25 +351,23 @@ def plane(cmp: Comparison) -> Figure:
     "Distance to photographs against distance to the input, a trajectory for each run"
     metric, judge = one_judge(cmp)
     main, to_input = judge["main"], f"{judge['main']} to input"
-    figure = PaperFigure(figsize=(COLUMN, 3.0), layout="constrained")
+    figure = PaperFigure(figsize=(COLUMN, 2.8 + 0.13 * len(cmp.groups)), layout="constrained")
     ax = figure.add_subplot()
-    for i, group in enumerate(cmp.groups):
-        mark = _MARKS[i % len(_MARKS)]
-        for run in group.runs:
-            _draw_path(ax, group, cmp.history(run), [to_input, main], metric, mark)
-        ax.plot([], [], color=group.colour, linewidth=0.9, marker=mark, markersize=2.2, label=group.title)
-    untranslated, floor = judge["untranslated"][main], judge["floor"][main]
+    for group, mark in zip(cmp.groups, cycle(_MARKS)):
+        paths = [cmp.history(run)[[to_input, main, metric]].dropna() for run in group.runs]
+        for path in paths:
+            _draw_path(ax, group.colour, path, mark)
+        x, y, _ = np.mean([path.iloc[-1] for path in paths], 0)
+        label = f"{group.title}: ends at {rounded(y)}, {rounded(x)} from its input"
+        ax.plot([], [], color=group.colour, linewidth=0.9, marker=mark, markersize=2.2, label=label)
+    untranslated, floor = (judge.get(row, {}).get(main, math.nan) for row in ("untranslated", "floor"))
     ax.plot(0, untranslated, "x", color=INK, markersize=5, clip_on=False, zorder=4)
     ax.annotate("untranslated input", (0, untranslated), (5, 2), textcoords="offset points", fontsize=6.5)
-    if math.isfinite(floor):
-        ax.axhline(floor, **_DASHED)
-        _say(ax, "other photographs", floor, False, "data")
-    ax.set_xlim(0, ax.get_xlim()[1] * 1.04)
-    ax.set_ylim(0, ax.get_ylim()[1])
+    ax.set(xlim=(0, ax.get_xlim()[1] * 1.04), ylim=(0, ax.get_ylim()[1]))
+    _level(ax, "other photographs", floor, "right")
     _draw_equal_scores(ax)
     ax.set(xlabel=to_input, ylabel=wrapped(f"{main} to photographs", 1.25))
-    columns = min(len(cmp.groups), 3)
-    figure.legend(loc="outside upper left", ncols=columns, handlelength=1.6, borderaxespad=0)
+    figure.legend(loc="outside upper left", handlelength=1.6, borderaxespad=0, labelspacing=0.3)
     figure.note(
         f"Left: more content kept; down: more like photographs. Grey lines: equal {metric} = 0.8 · vertical + "
         f"0.2 · horizontal. Ring: best epoch; large mark: last. {_judged_on(judge)}."
@@ -434,23 +384,12 @@ def failures(
     "Figure 5: the translations farthest from photographs"
     looks = of if isinstance(of, Realism) else realism(of, **kwargs)
     worst = np.argsort(-looks.distance, kind="stable")[:n]
-    left, gap, width = 0.2, 0.05, COLUMN if n < 5 else PAGE
-    side = min((width - 2 * _EDGE - left + gap) / len(worst) - gap, 1.3)
-    median = f"{np.median(looks.distance):.3g}"
-    note = f"The {len(worst)} highest of {len(looks.distance)} distances (median {median})."
-    about = looks.about[0].upper() + looks.about[1:]
-    figure = _blank(width, 3 * (side + gap) + 0.22, f"{note} {about}.")
-    height = figure.get_figheight()
+    median, about = np.median(looks.distance), looks.about[0].upper() + looks.about[1:]
+    note = f"The {len(worst)} highest of {len(looks.distance)} distances (median {median:.3g}). {about}."
     rows = {"Input": looks.input, looks.title: looks.output, "Nearest photo": looks.nearest}
-    for row, (name, pictures) in enumerate(rows.items()):
-        top = 0.18 + row * (side + gap)
-        style = {"rotation": 90, "ha": "center", "va": "center", "fontsize": 7.5 if side > 0.9 else 6.5}
-        figure.text(0.1 / width, 1 - (top + side / 2) / height, name, **style)
-        for col, i in enumerate(worst):
-            ax = _picture(figure, left + col * (side + gap), top, side, pictures[i])
-            if row == 0:
-                ax.set_title(f"distance {looks.distance[i]:.3g}", pad=3, fontsize=7)
-    return figure
+    side = min(((COLUMN if n < 5 else PAGE) - 0.2) / len(worst), 1.3)
+    titles = [f"distance {distance:.3g}" for distance in looks.distance[worst]]
+    return _sheet([pictures[worst] for pictures in rows.values()], (side, side), titles, note, list(rows))
 
 # %% ../nbs/31_figures.ipynb #3c441fc3
 def paper_figures(
@@ -460,13 +399,13 @@ def paper_figures(
 ) -> list[Path]:  # figure1.png, figure1.pdf ... plane.pdf
     "Write the paper's figures; a warning tells what cannot be made. Figures 1, 2 and 5 show the run judged best"
     star, paths = leader(cmp), []
-    makers: dict[str, Callable] = {
-        "figure1": lambda: teaser(cmp, run=star, images=images),
+    makers = {
+        "figure1": partial(teaser, cmp, run=star, images=images),
         "figure2": lambda: architecture(star.recipe.build()),
-        "figure3": lambda: comparison(cmp),
-        "figure4": lambda: curves(cmp),
-        "figure5": lambda: failures(cmp, run=star, images=images),
-        "plane": lambda: plane(cmp),
+        "figure3": partial(comparison, cmp),
+        "figure4": partial(curves, cmp),
+        "figure5": partial(failures, cmp, run=star, images=images),
+        "plane": partial(plane, cmp),
     }
     for name, make in makers.items():
         try:

@@ -29,16 +29,16 @@ from .catalogue import read_manifest
 from .data import Domain, Pairs, choose, load_side
 from .engine import choose_precision
 from .features import best_extractor
-from .fid import Judge
+from .fid import Judge, judge_of
 from .images import to_tensor, to_uint8
 from toon2real.progress import (
     Callback,
     Diverged,
     Meter,
     Pace,
-    Progress,
     Record,
     TensorBoard,
+    display_progress,
     in_words,
     luma_correlation,
 )
@@ -171,7 +171,7 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
     self.fixed = self._fixed(cartoons, "cartoon"), self._fixed(photos, "photo")
     callbacks = list(callbacks)
     shown = progress and not any(callback.displays for callback in callbacks)
-    own = [Record(), *([Progress()] if shown else []), *([TensorBoard()] if options.tensorboard else [])]
+    own = [Record(), *([display_progress()] if shown else []), *([TensorBoard()] if options.tensorboard else [])]
     self.callbacks = [*own, *callbacks]
     self.until, self.warned, self.progress = recipe.total_epochs, None, progress
     self.meter, self.seconds = self._meter(), 0.0
@@ -211,7 +211,7 @@ def _judge(self: Trainer) -> Judge:
         raise ValueError("evaluate_every needs held-out pictures: pass val=(cartoon, photo), or leave it out")
     cartoons, photos = (domain.images for domain in self.val)
     extractor = best_extractor(self.options.extractor, device=self.device)
-    return Judge(photos, cartoons, None, self.options.evaluate_n, extractor=extractor)
+    return judge_of(cartoons, photos, self.photo.source, self.options.evaluate_n, extractor=extractor)
 
 
 @patch
