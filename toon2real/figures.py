@@ -341,9 +341,11 @@ def _draw_path(ax: Axes, colour: str, path: pd.DataFrame, mark: str):
 def _draw_equal_scores(ax: Axes):
     "Lines where 0.8 y + 0.2 x is the same"
     right, top = ax.get_xlim()[1], ax.get_ylim()[1]
-    x, y = np.meshgrid(np.linspace(right / 20, right), np.linspace(0, top))
+    x, y = np.meshgrid([0, right], [0, top])
     lines = ax.contour(x, y, 0.8 * y + 0.2 * x, 7, colors=GRID, linewidths=0.7, zorder=0)
-    ax.clabel(lines, fontsize=6.5, colors=MUTED, zorder=0)
+    edge, style = 0.999 * right, {"va": "center", "fontsize": 6.5, "color": MUTED}
+    for score in lines.levels:  # those whose line leaves at the right
+        ax.annotate(f"{score:g}", (edge, (score - 0.2 * edge) / 0.8), (2, 0), textcoords="offset points", **style)
 
 # %% ../nbs/31_figures.ipynb #a6a9629c
 @styled
