@@ -201,6 +201,13 @@ def loss_curve(
     return f"{frame} role='img' {label}><g {style}>{''.join(drawn)}</g></svg>"
 
 # %% ../nbs/27_progress.ipynb #w0words01
+def _duration(seconds: float) -> str:
+    "42 s, 7 min, 3.2 h"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def in_words(status: dict) -> str:
     "State, epoch, step, pace and time left in words"
     total = status["until"] * status["steps_per_epoch"]
@@ -210,7 +217,7 @@ def in_words(status: dict) -> str:
     if status["state"] != "training":
         words.insert(0, status["state"])
     elif status["seconds_left"] is not None:
-        words.append(f"{tqdm.format_interval(status['seconds_left'])} left")
+        words.append(f"{_duration(status['seconds_left'])} left")
     return ", ".join(words)
 
 
