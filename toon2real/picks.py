@@ -390,18 +390,17 @@ def thumbnails(
     self: Picks,
     ids,
     side: int = 128,  # pixels
-    how: str = "crop",  # as in `export`; None: the whole frame, as it is kept
 ) -> list[bytes]:
     "Pictures of frames as JPEG (grey for a broken still)"
-    return [jpeg_bytes(im, 85) for im in self.crops(ids, side, how)]
+    return [jpeg_bytes(im, 85) for im in self.crops(ids, side)]
 
 
 @patch
-def crops(self: Picks, ids, side: int = 128, how: str = "crop") -> list[Image.Image]:
+def crops(self: Picks, ids, side: int = 128) -> list[Image.Image]:
     "The same as images"
     images = self.catalogue.thumbnails(ids)
     rows = self.now.loc[ids].itertuples()
-    return [resize(_cut_bars(im, row), side, how) if how else im for im, row in zip(images, rows)]
+    return [resize(_cut_bars(im, row), side, "crop") for im, row in zip(images, rows)]
 
 # %% ../nbs/09_picks.ipynb #2f0552e3
 @patch

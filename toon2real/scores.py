@@ -13,6 +13,7 @@ import numpy as np
 from dataclasses import dataclass
 from PIL import Image
 from scipy import ndimage
+from scipy.fft import dctn
 from scipy.sparse.csgraph import connected_components
 from .images import jpeg_bytes
 
@@ -154,13 +155,10 @@ def text_score(luma: np.ndarray) -> float:
     return float(_heights(letters(luma)).clip(4, 32).sum() / LONG)
 
 # %% ../nbs/07_scores.ipynb #7252aa8e
-_DCT = np.cos(np.pi / 32 * np.outer(np.arange(1, 9), np.arange(32) + 0.5))  # without the constant row
-
-
 def phash(im: Image.Image) -> int:
     "64-bit perceptual hash: a bit for each of the 8 x 8 lowest DCT coefficients, set where it is above the median"
     grey = np.asarray(im.convert("L").resize((32, 32), Image.Resampling.BOX), float)
-    coefficients = _DCT @ grey @ _DCT.T
+    coefficients = dctn(grey)[1:9, 1:9]  # without the constant row and column
     bits = np.packbits(coefficients > np.median(coefficients))
     return int.from_bytes(bits.tobytes(), "big")
 
