@@ -166,12 +166,14 @@ def read_manifest(folder: Path) -> dict:
     if not file.is_file():
         return {}
     try:
-        lines = pd.read_csv(file, dtype=str, keep_default_na=False).to_dict("records")
+        lines = pd.read_csv(file, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as e:
         raise CurateError(f"{file}: cannot be read as a manifest ({e}): repair it, or take it away") from e
-    for line in lines:
-        _check_split(line.get("split", ""), file)
-    return {line["file"]: line for line in lines if "file" in line}
+    if "file" not in lines:
+        return {}
+    for split in lines.get("split", ()):
+        _check_split(split, file)
+    return {line["file"]: line for line in lines.to_dict("records")}
 
 # %% ../nbs/08_catalogue.ipynb #008bd7bf
 def _note(file, status: str, why: str) -> tuple:

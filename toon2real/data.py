@@ -395,14 +395,14 @@ class _OnHost:
 
     def batch(self, part: slice) -> torch.Tensor:
         table = [column[part] for column in self.table]
-        shape = len(table[0]), self.side, self.side, 3
+        shape = len(table[0]), 3, self.side, self.side
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         for sample, index, (top, left), flip in zip(pixels.numpy(), *table):
             cut = self.images[index, top : top + self.side, left : left + self.side]
-            sample[:] = cut[:, ::-1] if flip else cut
+            sample[:] = (cut[:, ::-1] if flip else cut).transpose(2, 0, 1)
         if self.device.type != "cpu":
-            return to_float(pixels.to(self.device, non_blocking=True))
-        x = pixels.numpy().transpose(0, 3, 1, 2).astype(np.float32, "C")
+            return pixels.to(self.device, non_blocking=True).float().div_(127.5).sub_(1)
+        x = pixels.numpy().astype(np.float32)
         x /= 127.5
         x -= 1
         return torch.from_numpy(x)

@@ -128,15 +128,12 @@ class Likeness:
 
     def scores(self) -> pd.Series:  # index: frame ids; empty before anything was picked
         "The likeness of each frame, which is that of its shot, as far as it was looked at"
-        every = self.picks.now
-        shots = every.film.astype(str) + " " + every.shot.astype(str)
-        said = every.decision.map({"keep": 1, "reject": -1}).fillna(0).groupby(shots).sum()
+        shots = self.picks.now.view
+        said = self.picks.now.decision.map({"keep": 1, "reject": -1}).groupby(shots).sum()
         seen = dict(self.features)
-        if len(seen) < 2:
-            return pd.Series(dtype=float)
         own = shots[list(seen)]
         said = np.sign(said[own].to_numpy())
-        if not said.any():
+        if len(seen) < 2 or not said.any():
             return pd.Series(dtype=float)
         found = pd.Series(likeness(np.stack(list(seen.values())), said), own.to_numpy())
         return shots.map(found).dropna()

@@ -237,7 +237,7 @@ def _mark(self: Picks):
     margins["shot"] = t.per_shot - 1 - self._places((clean | keep) & free & ~reject, df) if t.per_shot else np.inf
     df["kept"] = (keep & free) | (clean & (margins.shot >= 0) & ~reject & (not t.picked))
     self._margins = margins[FILTERS]
-    self.now = df  # every frame with `film`, `shot`, `kept`, `decision` and scores; `table` makes words of it
+    self.now = df  # every frame with `view` (number of its shot), `kept`, `decision`, scores; `table` makes words of it
 
 
 @patch
