@@ -6,9 +6,6 @@ over thousands of such numbers behind 20 layers: 2e-2 of its norm. Compiling tak
 it too."""
 
 import os
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -141,61 +138,6 @@ def test_a_recording_that_computes_something_else_is_dropped(capsys):
     assert relative(losses(fast, 8), losses(plain, 8)) < 1e-4
     assert fast.captured.graph is None
     assert "it does not compute what the plain step computes" in capsys.readouterr().err
-
-
-TWO = r"""
-import os, torch
-import torch.distributed as dist
-from toon2real.cyclegan import toon2real
-from toon2real.system import ranks, system_state
-from toon2real.unit import unit
-
-torch.set_num_threads(1)
-draw = torch.Generator().manual_seed(0)
-recipes = (
-    toon2real.replace(side=24, width=2, blocks=1, pool=3, batch=2),
-    unit.replace(side=64, width=2, blocks=1, batch=2),
-)
-pictures = [torch.rand(2, 5, 2, 3, k.side, k.side, generator=draw, dtype=torch.float64) * 2 - 1 for k in recipes]
-
-
-def train(recipe, pictures):
-    rank, world = ranks()
-    system = recipe.build().double()
-    rows = []
-    for c, r in zip(*pictures):  # ten samples: the pools of three are full after the second step
-        rows.append(torch.stack(list(system.step(c[rank::world], r[rank::world]).values())))
-    return torch.stack(rows), system_state(system)
-
-
-dist.init_process_group("gloo")
-together = [train(*case) for case in zip(recipes, pictures)]
-dist.barrier()
-dist.destroy_process_group()
-if os.environ["RANK"] == "0":
-    for (losses, state), case in zip(together, zip(recipes, pictures)):
-        alone, whole = train(*case)
-        assert ((losses - alone).abs() <= 1e-7 * alone.abs()).all(), (losses - alone).abs().max()
-        assert state.keys() == whole.keys() and int(state["seen"]) == 10
-        for name, value in whole.items():
-            if "images" in name:
-                assert value.shape[0] == 3 and (state[name] - value).abs().max() < 1e-7, name
-    print("alike")
-"""
-
-
-def test_two_processes_are_one():
-    "Each with half of the batch: losses and pools of one process with all of it, before and after the pools are full"
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    about = dict(os.environ, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port, OMP_NUM_THREADS="1")
-    command = [sys.executable, "-c", TWO]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    both = [subprocess.Popen(command, env=about | {"RANK": str(rank)}, **pipes) for rank in range(2)]
-    out = [process.communicate(timeout=600) for process in both]
-    assert [process.returncode for process in both] == [0, 0], out
-    assert "alike" in out[0][0]
 
 
 def test_last_layer_in_another_order():

@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import pickle
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -225,24 +224,6 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.setenv("TOON2REAL_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="features are not cached.*TOON2REAL_CACHE"):
         assert features(folder, "simple").shape == (2, 48)
-
-
-def _rank(rank, port, path):
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    np.save(f"{path}/{rank}.npy", features(scenes(5, side=32), "simple", shard="dist", batch=2))
-    dist.destroy_process_group()
-
-
-def test_ranks_share_the_work(tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    torch.multiprocessing.spawn(_rank, (port, str(tmp_path)), nprocs=2)
-    want = features(scenes(5, side=32), "simple")
-    for rank in (0, 1):
-        assert np.array_equal(np.load(tmp_path / f"{rank}.npy"), want)
 
 
 def test_simple_features_order_what_people_order():

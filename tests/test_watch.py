@@ -165,12 +165,3 @@ def test_a_cell_is_interrupted_and_run_again(tmp_path):
     finally:
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
-
-
-def test_a_trainer_among_several_processes_is_refused(scenes, tmp_path):
-    "Each would train for itself, into one run"
-    command = [*CLI, *scenes, "--run", tmp_path / "run", *SMALL]
-    made = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"WORLD_SIZE": "2"})
-    assert made.returncode == 1
-    assert "WORLD_SIZE=2, but a Trainer is one process: start toon2real train once" in made.stderr
-    assert not (tmp_path / "run").exists()

@@ -117,10 +117,11 @@ def train_class():
             if self.stop:
                 return _stop(self.stop)
             trainer = _trainer(self, command)
-            print(f"{trainer.recipe}\n{trainer.cartoon}\n{trainer.photo}")
-            print(f"{trainer.device}, {trainer.options.precision} -> {trainer.run.path}")
+            if trainer.first:
+                print(f"{trainer.recipe}\n{trainer.cartoon}\n{trainer.photo}")
+                print(f"{trainer.device}, {trainer.options.precision} -> {trainer.run.path}")
             run = trainer.fit(self.until)
-            if trainer.state == "stopped":
+            if trainer.state == "stopped" or not trainer.first:
                 return
             print(f"{run}\nsamples: {run.path / 'samples'}")
             print(f"next: toon2real translate {run.path} PICTURE_OR_FOLDER --out FOLDER")
@@ -162,7 +163,8 @@ def _trainer(train, command: list[str]):
     run = train.run or Path("runs") / name
     options = dict(val=val, device=train.device, init_from=train.init_from, **asdict(train.options))
     trainer = Trainer(train.recipe, train.cartoon, train.photo, run, **options)
-    trainer.run.update(command=command)
+    if trainer.first:
+        trainer.run.update(command=command)
     return trainer
 
 

@@ -8,42 +8,50 @@ Docs: https://toon2real.github.io/toon2real/training.html.md"""
 __all__ = ['Options', 'interruptible', 'stills', 'Trainer', 'Background']
 
 # %% ../nbs/28_training.ipynb #b1d04083
-import atexit
 import hashlib
-import math
 import os
 import signal
 import threading
 import time
 import warnings
-from contextlib import contextmanager, suppress
+from collections import defaultdict
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from fastcore.basics import patch
 
-from .catalogue import read_manifest
 from .data import Domain, Pairs, choose, load_side
 from .engine import choose_precision
 from .features import best_extractor
-from .fid import Judge, judge_of
+from .fid import Judge
 from .images import to_tensor, to_uint8
 from toon2real.progress import (
     Callback,
     Diverged,
     Meter,
     Pace,
+    Progress,
     Record,
     TensorBoard,
-    display_progress,
     in_words,
     luma_correlation,
 )
 from .runs import Run, RunError, environment, load_weights, translate_all, translate_samples
-from .system import Recipe, System, html_table, load_system_state
+from toon2real.system import (
+    Recipe,
+    System,
+    anywhere,
+    by_the_first,
+    join,
+    load_system_state,
+    ranks,
+)
 
 # %% ../nbs/28_training.ipynb #ae6c036e
 @dataclass(frozen=True)
@@ -77,15 +85,14 @@ def interruptible():
     came, old = [], {}
 
     def handler(number, frame):
-        if came:
+        if number in came and number == signal.SIGINT:
             raise KeyboardInterrupt
         came.append(number)
 
     if threading.current_thread() is threading.main_thread():
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
-            numbers.append(signal.SIGHUP)
-        old = {number: signal.signal(number, handler) for number in numbers}
+        numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+        heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+        old = {number: signal.signal(number, handler) for number in heard}
     try:
         yield came
     finally:
@@ -95,16 +102,18 @@ def interruptible():
 # %% ../nbs/28_training.ipynb #bf1472aa
 def stills(folder: Path | None) -> int | None:
     "Distinct stills in a folder, by the nearest manifest.csv with columns `file` and `group`; None where there is none"
-    if folder is None:
+    if folder is None or not Path(folder).is_dir():
         return None
-    folder = Path(folder).resolve()
-    try:
-        for top in (folder, *folder.parents[:2]):
-            if lines := read_manifest(top):
-                here = [line for file, line in lines.items() if (top / file).resolve().is_relative_to(folder)]
-                return len({line["group"] for line in here if line.get("group")}) or None
-    except ValueError:  # a stranger's, about something else
-        return None
+    folder = Path(folder).absolute()
+    for top in (folder, *folder.parents[:2]):
+        if (top / "manifest.csv").is_file():
+            try:
+                manifest = pd.read_csv(top / "manifest.csv", dtype=str).dropna(subset=["file", "group"])
+            except (ValueError, KeyError, OSError):  # a stranger's, about something else
+                return None
+            here = [(top / file).resolve().is_relative_to(folder.resolve()) for file in manifest.file]
+            return manifest.group[here].nunique() or None
+    return None
 
 # %% ../nbs/28_training.ipynb #0ba30086
 class Trainer:
@@ -128,18 +137,8 @@ class Trainer:
         self._prepare(system, cartoon, photo, val, device, Options(**options), progress, callbacks)
         if init_from is not None:
             self._init_from(init_from)
-        self.run = Run.create(
-            run,
-            self.recipe,
-            self.system,
-            command=None,  # `toon2real train` puts itself here
-            options=asdict(self.options),
-            data=self._data(),
-            samples=self._shown(),
-            init_from=None if init_from is None else str(init_from),
-            environment=environment(self.device),
-            **({"judge": self.judge.about} if self.judge else {}),
-        )
+        by_the_first(lambda: self._create(run, init_from))
+        self.run = Run(run)
         self.step = self.newest = 0
 
     @property
@@ -147,15 +146,37 @@ class Trainer:
         "The epoch under way, from 1"
         return min(self.step // self.pairs.steps + 1, self.until)
 
+# %% ../nbs/28_training.ipynb #70a6a566
+@patch
+def _create(self: Trainer, path, init_from):
+    "Begin the run"
+    Run.create(
+        path,
+        self.recipe,
+        self.system,
+        command=None,  # `toon2real train` puts itself here
+        options=asdict(self.options),
+        data=self._data(),
+        samples=self.shown,
+        init_from=None if init_from is None else str(init_from),
+        environment=self._environment(),
+        **({"judge": self.judge.about} if self.judge else {}),
+    )
+
+
+@patch
+def _environment(self: Trainer) -> dict:
+    "Software, machine and processes, as far as they change bits"
+    return environment(self.device) | {"processes": ranks()[1]}
+
 # %% ../nbs/28_training.ipynb #160fb80c
 @patch
 def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Options, progress, callbacks):
     "Data, device, options and listeners; all but the run"
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        remedy = "start toon2real train once, or call System.step, which averages over processes, in a loop of your own"
-        raise RunError(f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but a Trainer is one process: {remedy}")
     recipe = self.recipe = system.recipe
-    self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    self.device = join(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    rank, world = ranks()
+    self.first = rank == 0  # of several processes: the one that writes and speaks
     self.options = options = replace(
         options,
         precision=choose_precision(options.precision, self.device),
@@ -163,60 +184,47 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
     )
     self.cartoon, self.photo = (Domain.open(pictures, load_side(recipe.side)) for pictures in (cartoon, photo))
     self.val = None if val is None else tuple(Domain.open(pictures, recipe.side) for pictures in val)
-    self.judge = self._judge() if options.evaluate_every else None
-    self.pairs = Pairs(self.cartoon, self.photo, recipe.side, recipe.batch, recipe.seed, self.device)
+    self.judge = None
+    if options.evaluate_every:
+        by_the_first(self._seat_judge)
+    numbers = dict(side=recipe.side, batch=recipe.batch, seed=recipe.seed)
+    self.pairs = Pairs(self.cartoon, self.photo, **numbers, device=self.device, rank=rank, world=world)
     steps = recipe.total_epochs * self.pairs.steps
     self.system = system.to(self.device).speed_up(options.precision, options.compile, steps)
-    cartoons, photos = self.val or (self.cartoon, self.photo)
-    self.fixed = self._fixed(cartoons, "cartoon"), self._fixed(photos, "photo")
-    callbacks = list(callbacks)
+    self._choose_samples()
     shown = progress and not any(callback.displays for callback in callbacks)
-    own = [Record(), *([display_progress()] if shown else []), *([TensorBoard()] if options.tensorboard else [])]
-    self.callbacks = [*own, *callbacks]
-    self.until, self.warned, self.progress = recipe.total_epochs, None, progress
-    self.meter, self.seconds = self._meter(), 0.0
+    own = [Record(), *([Progress()] if shown else []), *([TensorBoard()] if options.tensorboard else [])]
+    self.callbacks = [*own, *callbacks] if self.first else []
+    self.until, self.warned, self.progress = recipe.total_epochs, None, progress and self.first
+    self.meter, self.seconds = Meter(1 if self.device.type == "cpu" else 50), 0.0
     self.pace, self.state, self.problem, self.judged = Pace(), "ready", "", None
-    self.stopped, self.look_asked, self.watched = False, False, -math.inf
+    self.stopped, self.look_asked = False, False
+    self.done, self.look_pause = defaultdict(time.monotonic), 5  # when what was done last, see `_after`
 
 # %% ../nbs/28_training.ipynb #6dd93421
 @patch
-def _fixed(self: Trainer, domain: Domain, name: str) -> torch.Tensor:
-    "The sample images: a seeded choice, centre-cropped where the map is larger than the recipe's side"
-    side = self.recipe.side
-    top = (domain.side - side) // 2
-    crops = domain.images[self._index(domain, name)][:, top : top + side, top : top + side]
-    return to_tensor(np.ascontiguousarray(crops)).to(self.device)
+def _choose_samples(self: Trainer):
+    """The sample images, a seeded choice, centre-cropped where the map is larger than the recipe's side; and what
+    `run.json` says of them: two runs whose hashes agree show the same ones"""
+    side, self.fixed, self.shown = self.recipe.side, [], {}
+    for name, domain in zip(("cartoon", "photo"), self.val or (self.cartoon, self.photo)):
+        index = choose(len(domain), self.options.samples, self.recipe.seed, f"samples {name}")
+        top = (domain.side - side) // 2
+        crops = np.ascontiguousarray(domain.images[index, top : top + side, top : top + side])
+        self.fixed.append(to_tensor(crops).to(self.device))
+        digest = hashlib.sha256(crops.tobytes()).hexdigest()
+        names = [domain.names[i] for i in index]
+        self.shown[name] = dict(index=index.tolist(), names=names, hash=f"sha256:{digest}")
 
 
 @patch
-def _index(self: Trainer, domain: Domain, name: str) -> np.ndarray:
-    return choose(len(domain), self.options.samples, self.recipe.seed, f"samples {name}")
-
-
-@patch
-def _shown(self: Trainer) -> dict:
-    "What `run.json` says of the sample images; two runs whose hashes agree show the same ones"
-    about = {}
-    for name, domain, fixed in zip(("cartoon", "photo"), self.val or (self.cartoon, self.photo), self.fixed):
-        index = self._index(domain, name)
-        digest = hashlib.sha256(to_uint8(fixed).tobytes()).hexdigest()
-        about[name] = dict(index=index.tolist(), names=[domain.names[i] for i in index], hash=f"sha256:{digest}")
-    return about
-
-
-@patch
-def _judge(self: Trainer) -> Judge:
+def _seat_judge(self: Trainer):
     "Who judges, on the held-out pictures"
     if self.val is None:
         raise ValueError("evaluate_every needs held-out pictures: pass val=(cartoon, photo), or leave it out")
     cartoons, photos = (domain.images for domain in self.val)
     extractor = best_extractor(self.options.extractor, device=self.device)
-    return judge_of(cartoons, photos, self.photo.source, self.options.evaluate_n, extractor=extractor)
-
-
-@patch
-def _meter(self: Trainer) -> Meter:
-    return Meter(1 if self.device.type == "cpu" else 50)
+    self.judge = Judge(photos, cartoons, None, self.options.evaluate_n, extractor=extractor)
 
 # %% ../nbs/28_training.ipynb #c783e3ff
 @patch
@@ -224,17 +232,17 @@ def _data(self: Trainer) -> dict:
     "What `run.json` says of each domain"
     domains = dict(cartoon=self.cartoon, photo=self.photo)
     if self.val:
-        domains |= dict(val_cartoon=self.val[0], val_photo=self.val[1])
-    about = {}
-    for name, domain in domains.items():
-        about[name] = dict(
+        domains |= dict(zip(("val_cartoon", "val_photo"), self.val))
+    return {
+        name: dict(
             source=str(domain.source) if domain.source else None,
             images=len(domain),
             skipped=len(domain.skipped),
             hash=domain.hash,
             stills=stills(domain.source),
         )
-    return about
+        for name, domain in domains.items()
+    }
 
 # %% ../nbs/28_training.ipynb #fe9d4990
 @patch
@@ -258,37 +266,37 @@ def _tell(self: Trainer, event: str, *args):
 # %% ../nbs/28_training.ipynb #f1d0a6be
 @patch
 def _note(self: Trainer, read, *args):
-    "Read losses; a bad one ends the training with its step"
+    "Read losses or weights; a bad one ends the training with the step where it was, and what to do"
     try:
         return read(*args)
     except FloatingPointError as e:
-        ago, names = e.args
-        raise self._diverged(self.step - ago + 1, names) from None
+        ago, what = e.args
+        step = self.step - ago + 1
+        raise Diverged(
+            f"step {step} (epoch {(step - 1) // self.pairs.steps + 1}): {what} is not finite. "
+            f"The last good checkpoint is step {max(self.run.checkpoint_steps, default=0)} in {self.run.path}; "
+            f"training on from it repeats this, so begin a new run with a lower lr (now {self.recipe.lr}) or "
+            f"precision='float32', if you like with init_from={str(self.run.path)!r}"
+        ) from None
 
 
 @patch
-def _diverged(self: Trainer, step: int, what: str) -> Diverged:
-    "The error that says where it was and what to do"
-    epoch = (step - 1) // self.pairs.steps + 1
-    return Diverged(
-        f"step {step} (epoch {epoch}): {what} is not finite. "
-        f"The last good checkpoint is step {max(self.run.checkpoint_steps, default=0)} in {self.run.path}; "
-        f"training on from it repeats this, so begin a new run with a lower lr (now {self.recipe.lr}) or "
-        f"precision='float32', if you like with init_from={str(self.run.path)!r}"
-    )
+def _read_weights(self: Trainer):
+    "FloatingPointError names a weight that is not finite"
+    for name, weights in self.system.named_parameters():
+        if not torch.isfinite(weights).all():
+            raise FloatingPointError(1, name)
 
 # %% ../nbs/28_training.ipynb #8a52a0ab
 @patch
 def save(self: Trainer):
     "Write a checkpoint of this very step"
     self._note(self.meter.read)
-    for name, weights in self.system.named_parameters():
-        if not torch.isfinite(weights).all():
-            raise self._diverged(self.step, name)
+    self._note(self._read_weights)
     seconds = torch.tensor(self.seconds, dtype=torch.float64)
     self.run.save_checkpoint(self.system, self.step, meter=torch.tensor(self.meter.sums), seconds=seconds)
     self.newest = self.step
-    self.saved = time.monotonic()
+    self.done["save"] = time.monotonic()
 
 # %% ../nbs/28_training.ipynb #bfd76a38
 @patch
@@ -297,12 +305,11 @@ def _preview(self: Trainer):
     start = time.monotonic()
     c = to_uint8(self.fixed[0])
     fake = translate_all(self.system, c)
-    if start - self.watched > 60:
-        self.watched = start
+    if self._after(60, "watch"):
         self._watch(c, fake)
     self._tell("preview", c, fake)
-    self.looked, self.look_asked = time.monotonic(), False
-    self.look_pause = max(5, 200 * (self.looked - start))
+    self.look_asked, self.done["look"] = False, time.monotonic()
+    self.look_pause = max(5, 200 * (self.done["look"] - start))
 
 
 @patch
@@ -434,52 +441,60 @@ def saved_where(self: Trainer) -> str:
 # %% ../nbs/28_training.ipynb #50dfc813
 @patch
 def _loop(self: Trainer, came: list):
-    "Steps until all are done, a signal came, or somebody asked for a stop"
-    self.saved = self.looked = self.watched = time.monotonic()
-    self.listened, self.look_pause = 0.0, 5
+    "Steps until all are done or somebody asked for a stop; between them the first process does what is due"
     self._tell("begin")
-    self._first_samples()
-    while self.step < self.until * self.pairs.steps and not (came or self.stopped):
+    if self.first:
+        self._first_samples()
+    while self.step < self.until * self.pairs.steps and not self._stops(came):
         start = time.monotonic()
         self._step()
         self.seconds += time.monotonic() - start
-        self._between_steps()
-    if self.run.checkpoint_steps[-1:] != [self.step]:
+        if self.first:
+            self._between_steps()
+    if self.first and self.run.checkpoint_steps[-1:] != [self.step]:
         self.save()
+
+
+@patch
+def _stops(self: Trainer, came: list) -> bool:
+    "Did a signal come, or did somebody ask for a stop? Several processes agree on it wherever losses are read"
+    asked = bool(came or self.stopped or not threading.main_thread().is_alive())
+    if ranks()[1] == 1:
+        return asked
+    return self.step % self.meter.every == 0 and anywhere(asked)
 
 
 @patch
 def _first_samples(self: Trainer):
     "Something to look at before the first step"
-    if self.step or self.run.sample_epochs:
-        return self._preview()
-    samples = translate_samples(self.system, *self.fixed)
-    self.run.save_samples(0, samples)
-    self._tell("preview", samples["cartoon"], samples["to_photo"])
+    if not (self.step or self.run.sample_epochs):
+        self.run.save_samples(0, translate_samples(self.system, *self.fixed))
+    self._preview()
+
+
+@patch
+def _after(self: Trainer, seconds: float, what: str) -> bool:
+    "Is it so long since this was done last, or first asked for? Then it is to be done now"
+    if time.monotonic() - self.done[what] <= seconds:
+        return False
+    self.done[what] = time.monotonic()
+    return True
 
 
 @patch
 def _between_steps(self: Trainer):
     "What is due after a step"
-    now = time.monotonic()
-    self._listen(now)
+    if self._after(0.2, "listen"):  # note the pace, and see whether somebody asked for a stop
+        self.pace.mark(self.step, self.meter.smoothed())
+        self.stopped = self.stopped or self.run.stop_requested
     epoch, rest = divmod(self.step, self.pairs.steps)
     if rest == 0:
         self._end_epoch(epoch)
-        self.looked = time.monotonic()
-    elif now - self.saved > 60 * self.options.save_minutes:
+        self.done["look"] = time.monotonic()
+    elif self._after(60 * self.options.save_minutes, "save"):
         self.save()
-    if self.look_asked or now - self.looked > self.look_pause:
+    if self.look_asked or self._after(self.look_pause, "look"):
         self._preview()
-
-
-@patch
-def _listen(self: Trainer, now: float):
-    "Five times a second at most: note the pace, and see whether somebody asked for a stop"
-    if now - self.listened > 0.2:
-        self.listened = now
-        self.pace.mark(self.step, self.meter.smoothed())
-        self.stopped = self.stopped or self.run.stop_requested
 
 # %% ../nbs/28_training.ipynb #99253188
 @patch
@@ -496,8 +511,9 @@ def fit(self: Trainer, epochs: int = None, background: bool = False) -> "Run | B
         return Background(self)
     if self.step >= until * self.pairs.steps:
         self._say(f"{self.run.path}: all {until} epochs are trained")
-        with suppress(RunError, OSError), self.run.locked():
-            self.run.truncate(self.step // self.pairs.steps)  # what a kill after the last step left half-written
+        if self.first:
+            with suppress(RunError, OSError), self.run.locked():
+                self.run.truncate(self.step // self.pairs.steps)  # what a kill after the last step left half-written
         return self.run
     self._train()
     return self.run
@@ -506,8 +522,9 @@ def fit(self: Trainer, epochs: int = None, background: bool = False) -> "Run | B
 @patch
 def _train(self: Trainer, began=lambda: None):
     "From here to `until`, or to where it is stopped; `began` is called when it is sure that it can"
-    with self.run.locked(), _determinism(self.options.deterministic), interruptible() as came:
-        self._begin()
+    with ExitStack() as held, _determinism(self.options.deterministic), interruptible() as came:
+        by_the_first(lambda: self._begin(held))
+        self.run.about["until"], self.state, self.problem = self.until, "training", ""
         try:
             began()
             self._loop(came)
@@ -516,8 +533,10 @@ def _train(self: Trainer, began=lambda: None):
             self.state, self.problem = "failed", f"{type(e).__name__}: {e}"
             raise
         finally:
-            self.run.forget_stop()
+            if self.first:
+                self.run.forget_stop()
             self._tell("end")
+    anywhere(False)  # nobody leaves before the first has saved: its launcher would end it
     if came:
         self._interrupted(came[0])
     if self.state == "stopped":
@@ -545,8 +564,9 @@ def look(self: Trainer):
 
 # %% ../nbs/28_training.ipynb #5df30dc7
 @patch
-def _begin(self: Trainer):
-    "Make the run ready for the next step"
+def _begin(self: Trainer, held: ExitStack):
+    "Hold the run, and make it ready for the next step"
+    held.enter_context(self.run.locked())
     newest = self.run.checkpoint_steps[-1]
     if newest != self.newest:
         raise RunError(
@@ -555,7 +575,7 @@ def _begin(self: Trainer):
     self.run.update(until=self.until)
     self.run.truncate(self.step // self.pairs.steps)
     self.run.forget_stop()
-    self.judged, self.state, self.problem = self._judged(), "training", ""
+    self.judged = self._judged()
 
 
 class Stopped(KeyboardInterrupt):
@@ -568,45 +588,37 @@ class Stopped(KeyboardInterrupt):
 @patch
 def _interrupted(self: Trainer, number: int):
     "Say how to go on, and end as the signal asks for"
-    if number == signal.SIGINT:
+    if number == signal.SIGINT and self.first:
         raise Stopped(self.saved_where())
     self._say(self.saved_where())
     raise SystemExit(128 + number)
 
 # %% ../nbs/28_training.ipynb #1bccf3d3
 class Background:
-    "A training in a thread of its own"
+    "A training in a thread of its own; where the interpreter ends, it saves and ends too"
 
     def __init__(self, trainer: Trainer):
-        self.trainer, self.error, self._began = trainer, None, threading.Event()
-        self._thread = threading.Thread(target=self._train, name=f"training {trainer.run.name}", daemon=True)
-        self._thread.start()
+        self.trainer, self._began, self._ended = trainer, threading.Event(), Future()
+        threading.Thread(target=self._train, name=f"training {trainer.run.name}").start()
         self._began.wait()
-        if self.error:
+        if self._ended.done():
             self.wait()
 
     def _train(self):
-        atexit.register(self._leave)
         try:
             if self.trainer.step < self.trainer.until * self.trainer.pairs.steps:
                 self.trainer._train(self._began.set)
+            self._ended.set_result(self.trainer.run)
         except BaseException as e:
-            self.error = e
-        finally:
-            atexit.unregister(self._leave)
-            self._began.set()
-
-    def _leave(self):
-        "The interpreter ends"
-        self.stop()
-        self._thread.join()
+            self._ended.set_exception(e)
+        self._began.set()
 
     def __repr__(self):
         return f"{self.trainer.run.path}, in the background: {in_words(self.trainer.status())}"
 
     @property
     def running(self) -> bool:
-        return self._thread.is_alive()
+        return not self._ended.done()
 
     def stop(self):
         "Ask for the end after the step under way, with a checkpoint; `wait` waits for it"
@@ -614,10 +626,8 @@ class Background:
 
     def wait(self, seconds: float = None) -> Run:
         "Wait for the end, or so long; an error that ended the training is raised here"
-        self._thread.join(seconds)
-        if self.error:
-            raise self.error
-        return self.trainer.run
+        wait([self._ended], seconds)
+        return self.trainer.run if self.running else self._ended.result()
 
 # %% ../nbs/28_training.ipynb #63b0f1df
 @contextmanager
@@ -640,12 +650,6 @@ def _determinism(on: bool):
 @patch
 def __repr__(self: Trainer) -> str:
     return f"Trainer({self.recipe.name} -> {self.run.path}): {in_words(self.status())}"
-
-
-@patch
-def _repr_html_(self: Trainer) -> str:
-    rows = {"run": self.run.path, "recipe": self.recipe, "cartoons": self.cartoon, "photos": self.photo}
-    return html_table(rows | {"on": f"{self.device}, {self.options.precision}", "now": in_words(self.status())})
 
 # %% ../nbs/28_training.ipynb #37ebc275
 @patch(cls_method=True)
@@ -700,11 +704,10 @@ def _same_data(self: Trainer):
 @patch
 def _same_environment(self: Trainer):
     "A warning if bits may differ here"
-    before, now = self.run.about["environment"], environment(self.device)
-    changed = [
-        f"{name} {before[name]} -> {now[name]}" for name in ("torch", "device", "threads") if before[name] != now[name]
-    ]
-    if changed:
+    before, now = {"processes": 1} | self.run.about["environment"], self._environment()
+    names = "torch", "device", "threads", "processes"
+    changed = [f"{name} {before[name]} -> {now[name]}" for name in names if before[name] != now[name]]
+    if changed and self.first:
         what = f"{self.run.path} goes on in another environment ({', '.join(changed)})"
         warnings.warn(f"{what}: correct, but not bit for bit what it would have been", stacklevel=3)
 
