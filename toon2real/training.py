@@ -22,23 +22,23 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from fastcore.basics import patch
 
+from .catalogue import read_manifest
 from .data import Domain, Pairs, choose, load_side
 from .engine import choose_precision
 from .features import best_extractor
-from .fid import Judge
+from .fid import Judge, judge_of
 from .images import to_tensor, to_uint8
 from toon2real.progress import (
     Callback,
     Diverged,
     Meter,
     Pace,
-    Progress,
     Record,
     TensorBoard,
+    display_progress,
     in_words,
     luma_correlation,
 )
@@ -102,18 +102,16 @@ def interruptible():
 # %% ../nbs/28_training.ipynb #bf1472aa
 def stills(folder: Path | None) -> int | None:
     "Distinct stills in a folder, by the nearest manifest.csv with columns `file` and `group`; None where there is none"
-    if folder is None or not Path(folder).is_dir():
+    if folder is None:
         return None
-    folder = Path(folder).absolute()
-    for top in (folder, *folder.parents[:2]):
-        if (top / "manifest.csv").is_file():
-            try:
-                manifest = pd.read_csv(top / "manifest.csv", dtype=str).dropna(subset=["file", "group"])
-            except (ValueError, KeyError, OSError):  # a stranger's, about something else
-                return None
-            here = [(top / file).resolve().is_relative_to(folder.resolve()) for file in manifest.file]
-            return manifest.group[here].nunique() or None
-    return None
+    folder = Path(folder).resolve()
+    try:
+        for top in (folder, *folder.parents[:2]):
+            if lines := read_manifest(top):
+                here = [line for file, line in lines.items() if (top / file).resolve().is_relative_to(folder)]
+                return len({line["group"] for line in here if line.get("group")}) or None
+    except ValueError:  # a stranger's, about something else
+        return None
 
 # %% ../nbs/28_training.ipynb #0ba30086
 class Trainer:
@@ -193,7 +191,7 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
     self.system = system.to(self.device).speed_up(options.precision, options.compile, steps)
     self._choose_samples()
     shown = progress and not any(callback.displays for callback in callbacks)
-    own = [Record(), *([Progress()] if shown else []), *([TensorBoard()] if options.tensorboard else [])]
+    own = [Record(), *([display_progress()] if shown else []), *([TensorBoard()] if options.tensorboard else [])]
     self.callbacks = [*own, *callbacks] if self.first else []
     self.until, self.warned, self.progress = recipe.total_epochs, None, progress and self.first
     self.meter, self.seconds = Meter(1 if self.device.type == "cpu" else 50), 0.0
@@ -224,7 +222,7 @@ def _seat_judge(self: Trainer):
         raise ValueError("evaluate_every needs held-out pictures: pass val=(cartoon, photo), or leave it out")
     cartoons, photos = (domain.images for domain in self.val)
     extractor = best_extractor(self.options.extractor, device=self.device)
-    self.judge = Judge(photos, cartoons, None, self.options.evaluate_n, extractor=extractor)
+    self.judge = judge_of(cartoons, photos, self.photo.source, self.options.evaluate_n, extractor=extractor)
 
 # %% ../nbs/28_training.ipynb #c783e3ff
 @patch
