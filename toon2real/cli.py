@@ -63,7 +63,7 @@ def quickstart(out: Path = Path("quickstart")):
     print(f"{table.round(1).to_string(na_rep='')}\n")
     print(f"pictures:  {out / 'comparison.png'}\ntable:     {out / 'table.csv'}\nruns:      {out / 'runs'}", flush=True)
     runs = [out / "runs" / recipe.name for recipe in quick.quickstart_recipes()]
-    page = _report(runs, out, extractor="simple")
+    page = report(runs, out, extractor="simple")
     print(f"next:      open {page}")
     print(f"           toon2real translate {runs[-1]} {out / 'scenes' / 'cartoon'} --out translated")
     print("           make lab   opens the notebooks; nbs/index.ipynb is the tour")
@@ -288,7 +288,7 @@ def report(
     seed: int = 0,
     extractor: str = "theirs",
     until: Number = None,
-):
+) -> Path:
     """The paper's figures (PNG and PDF) and one self-contained HTML page of several runs.
 
     Its table is by the judge that chose their best epochs.
@@ -302,16 +302,11 @@ def report(
         extractor: theirs (by which the best epochs were chosen), an Inception weights file, simple, or auto.
         until: As if the runs had ended after this epoch.
     """
-    _report(runs, out, extractor=extractor, until=until, cartoon=cartoon, photo=photo, seed=seed)
-
-
-def _report(runs, out: Path, **options) -> Path:
-    "Figures and page under `out`; the page's path"
     from toon2real.figures import paper_figures
     from toon2real.experiment import compare as gather
     from toon2real.report import report as page
 
-    comparison = gather(runs, **options)
+    comparison = gather(runs, extractor=extractor, until=until, cartoon=cartoon, photo=photo, seed=seed)
     print(f"figures:   {out / 'figures'}", flush=True)
     paper_figures(comparison, out / "figures")
     made = page(comparison, out / "report.html")

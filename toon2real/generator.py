@@ -150,7 +150,7 @@ def read_state(
     "The tensors in a file of weights by name; nothing in it is executed"
     try:
         with open_regular(path, math.inf) as file:
-            if Path(path).suffix == ".safetensors":
+            if Path(path).suffix.lower() not in (".pth", ".pt"):
                 return safetensors.torch.load(file.read())
             state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

@@ -19,8 +19,8 @@ import subprocess
 import time
 import warnings
 from base64 import b64encode
-from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -31,11 +31,11 @@ import safetensors
 import torch
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from . import __version__
+from .generator import read_state
 from toon2real.images import (
     WriteError,
     jpeg_bytes,
@@ -46,7 +46,7 @@ from toon2real.images import (
     to_uint8,
     write_atomic,
 )
-from .system import Recipe, System, below, load_system_state, recipe_from_dict, recipe_to_dict, system_state
+from .system import Recipe, System, load_system_state, recipe_from_dict, recipe_to_dict, system_state
 
 # %% ../nbs/21_runs.ipynb #42babf17
 class RunError(ValueError):
@@ -80,6 +80,11 @@ def _pack(tensors: dict, recipe: Recipe, dtype: torch.dtype = None, **about) -> 
     return save_tensors(kept, {"toon2real": json.dumps(about)})
 
 # %% ../nbs/21_runs.ipynb #68c07e40
+def _state(system: System, modules: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    "The tensors of some of a system's modules"
+    return {name: value for name, value in system.state_dict().items() if name.split(".")[0] in modules}
+
+
 def save_weights(
     path: Path,
     system: System,
@@ -88,10 +93,7 @@ def save_weights(
     **about,
 ):
     "The modules that translation needs, with the recipe and whatever `about` says, in one safetensors file"
-    tensors = {}
-    for module in modules or system.generators:
-        state = getattr(system, module).state_dict()
-        tensors |= {f"{module}.{name}": value for name, value in state.items()}
+    tensors = _state(system, modules or system.generators)
     write_atomic(path, _pack(tensors, system.recipe, dtype, **about))
 
 # %% ../nbs/21_runs.ipynb #38e7e995
@@ -110,11 +112,10 @@ def _header(path: Path) -> tuple[dict, dict]:
 
 def read_about(path: Path) -> dict:
     "What a weights or checkpoint file says of itself, without reading its tensors"
+    metadata, _ = _header(path)
     try:
-        about = json.loads(_header(path)[0].get("toon2real", "null"))
+        about = json.loads(metadata.get("toon2real", "null"))
     except (ValueError, RecursionError) as e:
-        if isinstance(e, RunError):
-            raise
         raise RunError(f"{path} is damaged ({e}): copy or download it again") from e
     if not isinstance(about, dict) or not isinstance(about.get("recipe"), dict):
         raise RunError(f"{path} holds no recipe: it was not written by toon2real")
@@ -123,22 +124,15 @@ def read_about(path: Path) -> dict:
 
 def _tensors(path: Path, about: dict) -> dict:
     "The tensors of a file that says `about` of itself; RunError if a bit of either is not as it was written"
-    with open_regular(path, math.inf) as file:
-        tensors = load_tensors(file.read())
+    tensors = read_state(path, RunError)
     if about.get("sha256") not in (None, _digest(about, tensors)):
         raise RunError(f"{path} is damaged: its checksum does not match. Copy it again, or take another epoch")
     return tensors
 
 # %% ../nbs/21_runs.ipynb #831a9921
-def _one_way(path: Path) -> Callable:
+def _no_way_back(path: Path, r: torch.Tensor):
     "What stands in for `to_cartoon` where the file has no weights for it"
-
-    def to_cartoon(r: torch.Tensor) -> torch.Tensor:
-        raise RunError(
-            f"{path} holds the way from cartoon to photograph only: train a system of your own for the other"
-        )
-
-    return to_cartoon
+    raise RunError(f"{path} holds the way from cartoon to photograph only: train a system of your own for the other")
 
 # %% ../nbs/21_runs.ipynb #1dc3317c
 @contextmanager
@@ -166,13 +160,10 @@ def _built(recipe: dict, shapes: dict) -> tuple[System, tuple[str, ...]]:
         system = recipe_from_dict(recipe).build()
     kept = {name.split(".")[0] for name in shapes}
     modules = system.to_photo_modules if kept == set(system.to_photo_modules) else system.generators
-    own_shapes = {name: list(value.shape) for name, value in system.state_dict().items()}
-    if strange := shapes.keys() - own_shapes.keys():
-        raise ValueError(f"{min(strange)} has no place in it")
-    for name, own in own_shapes.items():
-        given = shapes.get(name)
-        if name.split(".")[0] in modules and own != given:
-            raise ValueError(f"{name} has the shape {given}, the recipe says {own}")
+    wanted = {name: list(value.shape) for name, value in _state(system, modules).items()}
+    for name in sorted(wanted.keys() | shapes.keys()):
+        if shapes.get(name) != wanted.get(name):
+            raise ValueError(f"{name} has the shape {shapes.get(name)}, the recipe says {wanted.get(name)}")
     return system, modules
 
 # %% ../nbs/21_runs.ipynb #77c8e730
@@ -181,30 +172,23 @@ def load_weights(path: Path, device="cpu") -> System:
     about, (_, shapes) = read_about(path), _header(path)
     try:
         system, modules = _built(about["recipe"], shapes)
-        tensors = _tensors(path, about)
-        for module in modules:
-            getattr(system, module).load_state_dict({k: v.float() for k, v in below(f"{module}.", tensors).items()})
-    except RunError:
-        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
         raise RunError(f"{path}: its weights do not fit its recipe ({e})") from e
+    tensors = {name: value.float() for name, value in _tensors(path, about).items()}
+    system.load_state_dict(tensors, strict=False)
     if set(modules) != set(system.generators):
-        system.to_cartoon, system.two_way = _one_way(path), False
+        system.to_cartoon, system.two_way = partial(_no_way_back, path), False
     return system.to(device).eval()
-
-# %% ../nbs/21_runs.ipynb #7dc49804
-def _git(*args: str) -> str:
-    "What git says of the folder where this module lies"
-    command = ["git", "-C", Path(__file__).parent, *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 # %% ../nbs/21_runs.ipynb #045dd199
 def commit() -> str | None:
     "The git commit of the source this runs from, `+changes` where files differ from it; None for an installed copy"
     try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name)
-        changes = "+changes" if _git("status", "--porcelain", "-uno") else ""
-        return _git("rev-parse", "--short", "HEAD") + changes
+        here = ["git", "-C", Path(__file__).parent]
+        options = dict(capture_output=True, text=True, timeout=10, check=True)
+        subprocess.run([*here, "ls-files", "--error-unmatch", Path(__file__).name], **options)
+        described = subprocess.run([*here, "describe", "--always", "--exclude=*", "--dirty=+changes"], **options)
+        return described.stdout.strip()
     except (OSError, subprocess.SubprocessError, NameError):
         return None
 
@@ -506,8 +490,7 @@ def translate_all(system: System, images: np.ndarray, batch: int = 16) -> np.nda
     made = []
     with looking(system):
         for i in range(0, len(images), batch):
-            c = to_tensor(np.ascontiguousarray(images[i : i + batch])).to(device)
-            made.append(to_uint8(system.to_photo(c)))
+            made.append(to_uint8(system.to_photo(to_tensor(images[i : i + batch], device))))
     return np.concatenate(made)
 
 # %% ../nbs/21_runs.ipynb #de6c8a87
@@ -698,7 +681,7 @@ def load_checkpoint(self: Run) -> tuple[int, dict[str, torch.Tensor]]:
         try:
             about = read_about(file)
             tensors = _tensors(file, about)
-        except (RunError, OSError, safetensors.SafetensorError) as e:
+        except RunError as e:
             warnings.warn(f"{e}. Using the checkpoint before it", stacklevel=2)
             continue
         self._same_recipe(recipe_from_dict(about["recipe"]))

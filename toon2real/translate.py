@@ -183,7 +183,7 @@ class Translator:
 # %% ../nbs/26_translate.ipynb #a9a9c49c
 def _numbers(x: torch.Tensor, device) -> torch.Tensor:
     "A part of the pictures as the network reads it"
-    return to_tensor(x.movedim(1, -1), device) if x.dtype == torch.uint8 else x.to(device, torch.float32)
+    return to_tensor(x.movedim(1, -1), device) if x.dtype == torch.uint8 else x.to(device)
 
 
 def _put(out: torch.Tensor, made: torch.Tensor):
@@ -203,41 +203,34 @@ def _blended(self: Translator, maps: list) -> list:
 
 
 @patch
-def _whole(self: Translator, network, x: torch.Tensor, out: torch.Tensor, rows, columns):
-    "Pictures that fit; a frame of a film goes through twice"
-    x = _numbers(x[..., rows[:, None], columns], self.device)
-    if self._maps is None:
-        return _put(out, network(x).float())
-    maps = self._blended(self.norms.record(network, x))
-    _put(out, self.norms.replay(network, x, maps).float())
-
-
-@patch
-def _tiled(self: Translator, network, x: torch.Tensor, out: torch.Tensor, rows, columns):
-    "One picture in tiles, with the statistics of a copy of it that fits"
-    scale = self.tile / math.sqrt(len(rows) * len(columns))
-    fitting = [max(8, int(len(index) * scale) // 4 * 4) for index in (rows, columns)]
-    source = x if x.dtype == torch.uint8 else x.float()
-    small = F.interpolate(source, fitting, mode="bicubic", antialias=True)
-    maps = self._blended(self.norms.record(network, _numbers(small, self.device)))
-    margin = min(MARGIN, self.tile // 16 * 4)
-    down, across = (tiles(len(index), self.tile, margin) for index in (rows, columns))
+def _held(self: Translator, network, x: torch.Tensor, out: torch.Tensor, rows, columns):
+    "One picture, whole or in tiles, with the norms held at the statistics of all of it, or of a copy of it that fits"
+    margin, scale = min(MARGIN, self.tile // 16 * 4), self.tile / math.sqrt(len(rows) * len(columns))
+    if scale >= 1:
+        copy, sides = x[..., rows[:, None], columns], [len(index) + 2 * margin for index in (rows, columns)]
+    else:
+        fitting = [max(8, int(len(index) * scale) // 4 * 4) for index in (rows, columns)]
+        copy, sides = F.interpolate(x, fitting, mode="bicubic", antialias=True), [self.tile, self.tile]
+    maps = self._blended(self.norms.record(network, _numbers(copy, self.device)))
+    down, across = (tiles(len(index), side, margin) for index, side in zip((rows, columns), sides))
     for (read_y, keep_y, y), (read_x, keep_x, to_x) in product(down, across):
         part = _numbers(x[..., rows[read_y, None], columns[read_x]], self.device)
-        _put(out[..., y, to_x], self.norms.replay(network, part, maps).float()[..., keep_y, keep_x])
+        _put(out[..., y, to_x], self.norms.replay(network, part, maps)[..., keep_y, keep_x])
 
 
 @patch
 def _through(self: Translator, x: torch.Tensor) -> torch.Tensor:
-    "The network on pictures of one size, as many at once as make up the pixels of a tile"
+    "The network on pictures of one size; those that fit, as many at once as make up the pixels of a tile"
     rows, columns = (torch.as_tensor(mirror_index(length)) for length in x.shape[2:])
-    most = self.tile**2 // (len(rows) * len(columns))
-    way = self._whole if most else self._tiled
-    at_once = max(most, 1) if self._maps is None else 1
+    at_once = self.tile**2 // (len(rows) * len(columns))
     out = torch.empty_like(x)
     with self._ready() as network:
-        for some, place in zip(x.split(at_once), out.split(at_once)):
-            way(network, some, place, rows, columns)
+        if at_once and self._maps is None:
+            for some, place in zip(x.split(at_once), out.split(at_once)):
+                _put(place, network(_numbers(some[..., rows[:, None], columns], self.device)))
+            return out
+        for one, place in zip(x.split(1), out.split(1)):
+            self._held(network, one, place, rows, columns)
     return out
 
 # %% ../nbs/26_translate.ipynb #3e84eadd
@@ -259,17 +252,20 @@ def read_image(path: Path) -> tuple[Image.Image, Image.Image | None]:
 @patch
 def _array(self: Translator, pixels: np.ndarray) -> np.ndarray:
     "uint8 N x H x W x 3 to the same"
-    if self.side is not None:
-        pixels = np.stack([np.asarray(resize(to_pil(one), self.side)) for one in pixels])
     return self._through(torch.tensor(pixels).movedim(-1, 1)).movedim(1, -1).numpy()
 
 
 @patch
 def _tensor(self: Translator, x: torch.Tensor) -> torch.Tensor:
     "Floats N x 3 x H x W to the same"
-    if self.side is not None:
-        raise ImageError(f"side={self.side} resizes pictures, not tensors: resize it first, or leave side out")
-    return self._through(x.detach())
+    return self._through(x.detach().float()).to(x)
+
+
+@patch
+def _opened(self: Translator, image) -> tuple[Image.Image, Image.Image | None]:
+    "A PIL image, or that of a file, as RGB at the side that is wanted; and its transparency"
+    rgb, alpha = split_alpha(image) if isinstance(image, Image.Image) else read_image(image)
+    return rgb if self.side is None else resize(rgb, self.side), alpha
 
 
 @patch
@@ -292,13 +288,15 @@ def __call__(
     "Translate. `ImageError` says what is wrong with an image"
     if isinstance(image, list | tuple):
         return [self(one) for one in image]
-    if isinstance(image, str | os.PathLike):
-        return next(self._images([read_image(image)]))
-    if isinstance(image, Image.Image):
-        return next(self._images([split_alpha(image)]))
+    if isinstance(image, str | os.PathLike | Image.Image):
+        return next(self._images([self._opened(image)]))
     if not isinstance(image, np.ndarray | torch.Tensor):
         kinds = "pass a PIL image, a path, a uint8 array, a tensor in [-1, 1], or a list of these"
         raise ImageError(f"{type(image).__name__} is no image: {kinds}")
+    if self.side is not None:
+        raise ImageError(
+            f"side={self.side} resizes pictures, not arrays and tensors: resize them first, or leave it out"
+        )
     check, translate = (check_pixels, self._array) if isinstance(image, np.ndarray) else (check_tensor, self._tensor)
     check(image)
     if 0 in image.shape:
@@ -369,8 +367,7 @@ def load(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     path = source.path if isinstance(source, Run) else find_weights(source)
     if path.is_dir():
-        run = source if isinstance(source, Run) else Run(path)
-        return cls(run.system(epoch), device=device, **options)
+        return cls(Run(path).system(epoch), device=device, **options)
     if epoch is not None:
         raise RunError(f"{path} is a file, which has one state only: leave epoch={epoch} out, or load the run")
     read = load_reference if path.suffix.lower() in (".pth", ".pt") else load_weights
@@ -510,19 +507,12 @@ def _failed(file: Path, future: Future, report: FolderReport) -> bool:
 
 
 @patch
-def _read(self: Translator, file: Path) -> tuple[Image.Image, Image.Image | None]:
-    "The picture of a file, at the side that is wanted, and its transparency"
-    rgb, alpha = read_image(file)
-    return rgb if self.side is None else resize(rgb, self.side), alpha
-
-
-@patch
 def _pictures(self: Translator, todo: list, report: FolderReport, progress: bool):
     "Translate (file, result) pairs, eight at a time, which threads read and write"
     bar = tqdm(total=len(todo), unit="image", disable=not progress)
     with bar, ThreadPoolExecutor(8) as pool:
         for pairs in chunked(todo, 8):
-            reading = {pair: pool.submit(self._read, pair[0]) for pair in pairs}
+            reading = {pair: pool.submit(self._opened, pair[0]) for pair in pairs}
             read = {pair: coming.result() for pair, coming in reading.items() if not _failed(pair[0], coming, report)}
             made = zip(read, self._images(read.values()))
             writing = {pair: pool.submit(save_image, image, pair[1]) for pair, image in made}
@@ -615,7 +605,7 @@ def _steadied(self: Translator, frames: Iterable[tuple], keep: float) -> Iterato
         before, tile = tile, np.asarray(image.resize(TILE, Image.Resampling.BOX), float)
         if keep and (before is None or np.abs(tile - before).mean() > _CUT):
             own._maps = []
-        yield next(own._images([(image, None)])), seconds
+        yield next(own._images([own._opened(image)])), seconds
 
 # %% ../nbs/26_translate.ipynb #7d1ec6ef
 @patch
