@@ -82,7 +82,6 @@ def _gather(sources, dims, n, seed, extractor=None, **kw) -> _Sets:
     dims = dims or extractor.dims
     x = [features(source, dims, extractor=extractor, **kw) for source in sources]
     of = [len(rows) for rows in x]
-    n = min(of) if n == "equal" else n
     return _Sets([rows if n is None else subsample(rows, n, seed) for rows in x], of, seed, extractor, dims)
 
 # %% ../nbs/25_fid.ipynb #f0ce5228
@@ -90,7 +89,7 @@ def fid(
     a,  # images in any form, or N x D features
     b,  # likewise
     dims=None,  # 2048 makes it FID, 768 FID-768, ... (default: as deep as the weights go); "simple": hand-made features
-    n=None,  # subsample both sets to n images ("equal": to the smaller one)
+    n=None,  # subsample both sets to n images
     seed: int = 0,  # of the subsample
     **kw,  # for `features`: weights, extractor, cache, batch, device, dtype, shard, progress
 ) -> Score:
@@ -157,13 +156,12 @@ def content(
     output,  # translated images
     input,  # the images they were made of, in the same order
     extractor: Inception = None,  # default: the one whose weights are found
-    batch: int = None,  # images at a time
 ) -> Score:  # mean cosine, with its pairs counted
     "Mean cosine of spatial Mixed_6e features of each output and its input; the names of files must agree"
     outputs, inputs = ImageSet(output), ImageSet(input)
     _check_pairs(outputs, inputs)
     extractor = extractor or Inception(768)
-    both = (batches(images, range(len(images)), extractor, batch) for images in (outputs, inputs))
+    both = (batches(images, range(len(images)), extractor) for images in (outputs, inputs))
     total = sum(_cosines(extractor.maps(a)[768], extractor.maps(b)[768]) for (_, a), (_, b) in zip(*both))
     return Score(total / len(outputs), extractor.label("content", 768), (len(outputs),), extractor=extractor)
 

@@ -321,18 +321,20 @@ class _Trace(TorchFunctionMode):
 
     def other(self, module: nn.Module, args, out: torch.Tensor):
         "A forward hook of the modules between them"
-        shape, name = tuple(out.shape[1:]), type(module).__name__
-        if isinstance(module, ReflectionPad):
-            self.before.append((f"reflect {module.p}", shape))
-        elif isinstance(module, nn.Upsample):
-            self.before.append((f"upsample {module.scale_factor:g}", shape))
-        elif isinstance(module, nn.AvgPool2d):
-            self.before.append((f"average pool k{module.kernel_size} s{module.stride}", shape))
+        before = _BEFORE.get(type(module))
+        if before:
+            self.before.append((before.format(module), tuple(out.shape[1:])))
         elif self.layers and not isinstance(module, nn.Identity):
+            name = type(module).__name__
             self.layers[-1].after.append(_SHORT.get(name, name))
             self.layers[-1].parameters += sum(p.numel() for p in module.parameters())
 
 
+_BEFORE = {
+    ReflectionPad: "reflect {0.p}",
+    nn.Upsample: "upsample {0.scale_factor:g}",
+    nn.AvgPool2d: "average pool k{0.kernel_size} s{0.stride}",
+}
 _SHORT = {"InstanceNorm": "IN", "LayerNorm": "LN", "LeakyReLU": "LReLU"}
 
 # %% ../nbs/13_generator.ipynb #fc0bce30

@@ -567,13 +567,12 @@ def sample_bytes(
     self: Run,
     epoch: int = None,  # by default the last one
     column: str = "to_photo",  # one of `SAMPLE_COLUMNS`
-    quality: int = 92,  # of the JPEG
 ) -> bytes:
     "One column of an epoch's sheet, its pictures side by side, as JPEG"
     samples = self.samples(epoch)
     if column not in samples:
         raise RunError(f"column={column!r}, but the samples have {', '.join(samples)}")
-    return jpeg_bytes(np.concatenate(list(samples[column]), axis=1), quality)
+    return jpeg_bytes(np.concatenate(list(samples[column]), axis=1), 92)
 
 
 def data_uri(jpeg: bytes) -> str:

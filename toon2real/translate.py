@@ -207,11 +207,11 @@ def _held(self: Translator, network, x: torch.Tensor, out: torch.Tensor, rows, c
     "One picture, whole or in tiles, with the norms held at the statistics of all of it, or of a copy of it that fits"
     margin, scale = min(MARGIN, self.tile // 16 * 4), self.tile / math.sqrt(len(rows) * len(columns))
     if scale >= 1:
-        copy, sides = x[..., rows[:, None], columns], [len(index) + 2 * margin for index in (rows, columns)]
+        seen, sides = x[..., rows[:, None], columns], [len(index) + 2 * margin for index in (rows, columns)]
     else:
         fitting = [max(8, int(len(index) * scale) // 4 * 4) for index in (rows, columns)]
-        copy, sides = F.interpolate(x, fitting, mode="bicubic", antialias=True), [self.tile, self.tile]
-    maps = self._blended(self.norms.record(network, _numbers(copy, self.device)))
+        seen, sides = F.interpolate(x, fitting, mode="bicubic", antialias=True), [self.tile, self.tile]
+    maps = self._blended(self.norms.record(network, _numbers(seen, self.device)))
     down, across = (tiles(len(index), side, margin) for index, side in zip((rows, columns), sides))
     for (read_y, keep_y, y), (read_x, keep_x, to_x) in product(down, across):
         part = _numbers(x[..., rows[read_y, None], columns[read_x]], self.device)
@@ -520,12 +520,12 @@ def _pictures(self: Translator, todo: list, report: FolderReport, progress: bool
             bar.update(len(pairs))
 
 # %% ../nbs/26_translate.ipynb #ebfd894c
-def _files(source: Path, target: Path, suffix: str | None, recursive: bool, kinds: frozenset, skipped: list):
+def _files(source: Path, target: Path, suffix: str | None, kinds: frozenset, skipped: list):
     "(file, its result) of a folder; what lies in `target` is no input, what cannot be listed goes into `skipped`"
     inside = os.path.realpath(target)
     if inside == os.path.realpath(source):
         raise TranslateError(f"{target} is the folder of the images themselves: choose another one for the results")
-    files = list_images(source, recursive, kinds, skipped)
+    files = list_images(source, suffixes=kinds, skipped=skipped)
     files = [file for file in files if Path(inside) not in Path(os.path.realpath(file)).parents]
     return [(file, _result(target / file.relative_to(source), suffix)) for file in files]
 
@@ -547,14 +547,13 @@ def folder(
     dst,  # another folder, made if need be
     overwrite=False,  # make again what is there already
     suffix=None,  # format of all results, ".png" say; by default that of the input, or PNG where it cannot be written
-    recursive=True,  # subfolders too
     progress=True,  # show a bar
 ) -> FolderReport:
     "Translate the images of a folder. `ImageError` if there are none; `TranslateError` if `dst` is `src`"
     src, dst, report = Path(src), Path(dst), FolderReport()
     _check_suffix(suffix)
     _check_folder(dst)
-    pairs = _files(src, dst, suffix, recursive, IMAGE_SUFFIXES, report.skipped)
+    pairs = _files(src, dst, suffix, IMAGE_SUFFIXES, report.skipped)
     self._pictures(_plan(pairs, overwrite, report), report, progress)
     return report
 
@@ -644,7 +643,7 @@ def video(
     return report
 
 # %% ../nbs/26_translate.ipynb #9de587c9
-def _pairs(inputs: list[Path], out: Path, suffix: str | None, recursive: bool, report: FolderReport) -> list[tuple]:
+def _pairs(inputs: list[Path], out: Path, suffix: str | None, report: FolderReport) -> list[tuple]:
     "(file, its result) of all inputs; the results lie below `out`, whatever the inputs are called"
     alone = len(inputs) == 1 and not os.path.isdir(inputs[0])
     if alone and out.suffix.lower() in {*_SAVE, *CONTAINERS} and not os.path.isdir(out):
@@ -658,7 +657,7 @@ def _pairs(inputs: list[Path], out: Path, suffix: str | None, recursive: bool, r
             continue
         place = place if len(inputs) > 1 else out
         try:
-            pairs += _files(given, place, suffix, recursive, IMAGE_SUFFIXES | FILM_SUFFIXES, report.skipped)
+            pairs += _files(given, place, suffix, IMAGE_SUFFIXES | FILM_SUFFIXES, report.skipped)
         except ImageError as e:
             report.skipped.append((given, str(e)))
     return pairs
@@ -674,7 +673,6 @@ def translate_command(
     side: int | None = None,
     overwrite: bool = False,
     suffix: str | None = None,
-    recursive: bool = True,
     device: str | None = None,
     precision: Precision = "auto",
     tile: int = 1024,
@@ -693,7 +691,6 @@ def translate_command(
         side: Resize to this short side first, such as the side of the training. By default everything keeps its size.
         overwrite: Make again what is there already.
         suffix: Format of the resulting images, such as .png; by default that of the input.
-        recursive: Look into subfolders too.
         device: cuda, cpu, ...; by default a GPU if there is one.
         precision: bf16 is faster on a GPU, float32 is the same everywhere.
         tile: Images of more than tile x tile pixels go through in tiles of this side; memory grows with its square.
@@ -704,7 +701,7 @@ def translate_command(
     if not inputs:
         raise TranslateError("nothing to translate: name images, videos or folders")
     _check_suffix(suffix)
-    todo = _plan(_pairs(inputs, out, suffix, recursive, report), overwrite, report)
+    todo = _plan(_pairs(inputs, out, suffix, report), overwrite, report)
     films = [pair for pair in todo if pair[0].suffix.lower() in FILM_SUFFIXES]
     translator = Translator.load(source, epoch, device, direction=direction, side=side, precision=precision, tile=tile)
     translator._pictures([pair for pair in todo if pair not in films], report, progress)
