@@ -29,7 +29,7 @@ from toon2real.generator import (
     read_reference,
     seeded,
 )
-from .losses import lsgan, reconstruction
+from .losses import discriminator_loss, lsgan, reconstruction
 from .system import Player, Recipe, System, prefixed
 
 # %% ../nbs/19_unit.ipynb #126de53f
@@ -297,12 +297,8 @@ def discriminators_loss(self: UNIT, batch: Batch, scratch: dict):
 
 
 def _judged(D: MultiScaleDiscriminator, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    "The discriminator's loss over all scales"
-    loss = 0
-    for logits in D(torch.cat([real, fake])):
-        on_real, on_fake = logits.split(len(real))
-        loss = loss + (lsgan(on_real, True) + lsgan(on_fake, False))
-    return loss
+    "The discriminator's loss, summed over the scales and not halved"
+    return sum(2 * discriminator_loss(*logits.split(len(real))) for logits in D(torch.cat([real, fake])))
 
 # %% ../nbs/19_unit.ipynb #d32dc6fd
 @patch
