@@ -39,9 +39,9 @@
     const before = number();
     return clock(act, () => number() >= before + by);
   };
-  const slide = (last) => {
-    const input = root.querySelector("[data-name=text] input");
-    input.value = 0.1 + Math.random() * 0.4;
+  const slide = (last, name = "text", low = 0.1, high = 0.5) => {
+    const input = root.querySelector(`[data-name=${name}] input`);
+    input.value = low + Math.random() * (high - low);
     input.dispatchEvent(new Event("input"));
     if (last) input.dispatchEvent(new Event("change"));
   };
@@ -75,6 +75,7 @@
       }
       return [last.at - start, 0];
     },
+    "more near-duplicates (slider)": () => changes(version, () => slide(true, "duplicate", 9, 13)),
     "one tile a shot, on or off (tick box)": () => changes(version, () => root.querySelector(".t2r-bar input[type=checkbox]").click()),
   };
 })();

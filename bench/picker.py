@@ -32,8 +32,8 @@ def made_up(path: Path, films: int, frames: int, seed: int = 0):
     with Catalogue(path) as cat:
         for film in range(1, films + 1):
             about = {"id": film, "kind": "film", "content": f"content {film}", "path": f"films/{film:02}.mkv"}
-            about |= {"name": f"film {film:02}.mkv", "width": 1280, "height": 720}
-            about |= {"duration": float(frames), "every": 1.0, "status": "done"}
+            about |= {"name": f"film {film:02}.mkv", "width": 1280, "height": 720, "duration": float(frames)}
+            about |= {"every": 1.0, "status": "done"}
             places = ", ".join(f":{name}" for name in about)
             with cat.db:
                 cat.db.execute(f"INSERT INTO films({', '.join(about)}) VALUES({places})", about)
@@ -47,13 +47,11 @@ def film_frames(film: int, count: int, rng, known: list[dict]):
         if cut:
             scores, shade = known[rng.integers(len(known))], int(rng.integers(-60, 60))
             base = int(rng.integers(0, 2**63))
-            tiny = (
-                np.clip(np.frombuffer(scores["tiny"], np.uint8).astype(int) + shade, 0, 255).astype(np.uint8).tobytes()
-            )
+            tiny = np.frombuffer(scores["tiny"], np.uint8) + float(shade)
         changed = {"film": film, "pts": second * 1000, "time": float(second), "cut": 9.0 if cut else 1.0, "blend": 0.5}
         changed |= {
             "hash": base ^ 1 << int(rng.integers(63)),
-            "tiny": tiny,
+            "tiny": tiny.clip(0, 255).astype(np.uint8).tobytes(),
             "width": 1280,
             "height": 720,
         }

@@ -4,6 +4,7 @@ const GAP = 8;
 const CAPTION = 38; // pixels under a picture
 const MOST_PICTURES = 2000; // pictures that the browser keeps
 
+const SEARCHED = ["duplicate", "colour"]; // thresholds whose change is a search: only where the slider is let go
 const ORDERS = { time: "time", near: "nearest to threshold", like: "like my picks" };
 
 // `source` answers: state(), send(command), rows(offset, count), pictures(frames) -> {frame: address}.
@@ -17,6 +18,8 @@ function picker(root, source) {
   let size = 132;
   const rows = new Map(); // number of a tile -> what is known of it
   let asking = false; // a question is on its way
+  const moves = new Map(); // name of a threshold -> what is to be done to it
+  let moving = false; // a threshold is being worked out
   const chosen = new Set();
   const tiles = new Map(); // number of a tile -> its node, as far as it can be seen
   const pictures = new Map(); // frame -> address of its picture
@@ -224,19 +227,30 @@ function picker(root, source) {
     film.value = wanted.film ?? "";
   }
 
+  // While one value is worked out, only the latest of the next ones waits.
+  function move(name, value, keep) {
+    moves.set(name, { kind: "threshold", name, value, keep });
+    if (!moving) nextMove();
+  }
+
+  function nextMove() {
+    const [name, command] = moves.entries().next().value ?? [];
+    moving = name !== undefined;
+    if (!moving) return;
+    moves.delete(name);
+    if (SEARCHED.includes(name)) told.textContent = "looking for near-duplicates …";
+    source.send(command);
+  }
+
   function makeSlider(one) {
     const input = element("input", { type: "range", min: one.low, max: one.high, step: one.step, value: one.value, "aria-label": `${one.name}: ${one.help}` });
     const value = element("output", {});
     const line = element("label", { title: one.help, "data-name": one.name }, element("span", {}, one.name), input, value, element("small", {}));
-    const tell = (last) => source.send({ kind: "threshold", name: one.name, value: Number(input.value), keep: last });
-    let waiting = false;
     input.addEventListener("input", () => {
       value.textContent = input.value;
-      if (waiting) return;
-      waiting = true; // while one value is worked out, only the latest of the next ones counts
-      setTimeout(() => ((waiting = false), tell(false)), 150);
+      if (!SEARCHED.includes(one.name)) move(one.name, Number(input.value), false);
     });
-    input.addEventListener("change", () => tell(true));
+    input.addEventListener("change", () => move(one.name, Number(input.value), true));
     return line;
   }
 
@@ -295,6 +309,7 @@ function picker(root, source) {
     drawSliders();
     drawTabs();
     draw();
+    nextMove();
   }
 
   const step = (by, event) => choose(cursor + by, { shiftKey: event.shiftKey });
