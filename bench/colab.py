@@ -102,8 +102,10 @@ def use_widgets(python: str, pictures: Path | None):
         nbformat.write(notebook, folder / "widgets.ipynb")
         page.goto(f"{url}/notebooks/widgets.ipynb")
         page.wait_for_function("window.Jupyter?.notebook?.kernel?.is_connected()")
-        page.evaluate("Jupyter.notebook.execute_all_cells()")
-        for name, (_, drawn, key, answered) in WIDGETS.items():
+        page.wait_for_timeout(10_000)  # the manager of widgets asks the kernel for those that it has
+        page.evaluate("Jupyter.notebook.execute_cells([0])")
+        for number, (name, (_, drawn, key, answered)) in enumerate(WIDGETS.items(), 1):
+            page.evaluate(f"Jupyter.notebook.execute_cells([{number}])")
             root = page.locator(name)
             root.wait_for()
             page.wait_for_function(drawn)
