@@ -31,7 +31,6 @@ from .images import open_image, write_atomic
 def likeness(
     features: np.ndarray,  # N x D
     said: np.ndarray,  # N: 1 kept, -1 rejected, 0 nobody's word
-    strength: float = 0.1,  # of the ridge, as a share of the mean squared length of the points that it learns from
 ) -> np.ndarray:  # N, highest for what is most like the kept
     "How like the kept and unlike the rejected each picture is"
     points = (features - features.mean(0)) / (features.std(0) + 1e-3)
@@ -39,7 +38,7 @@ def likeness(
     if not len(taught):
         return np.zeros(len(features))
     scatter = taught.T @ taught
-    ridge = strength * np.trace(scatter) / len(taught) * np.eye(len(scatter))
+    ridge = 0.1 * np.trace(scatter) / len(taught) * np.eye(len(scatter))  # a tenth of the points' mean squared length
     return points @ np.linalg.solve(scatter + ridge, taught.T @ said[said != 0])
 
 # %% ../nbs/36_likeness.ipynb #0fc6a694
@@ -187,7 +186,7 @@ def credit(row) -> str:
     return ", ".join(filter(None, (row.author, row.licence)))
 
 
-def _told_of(row, film: int, best: set, like: pd.Series) -> dict:
+def _told_of(row, film: int, best: set) -> dict:
     "What the page knows of a frame"
     marks = set(filter(None, row.marks.split(",")))
     decided = {"keep": True, "reject": False}.get(row.decision)
@@ -203,12 +202,11 @@ def _told_of(row, film: int, best: set, like: pd.Series) -> dict:
         "free": bool(row.kept) if decided is None else not marks,
         "firm": bool(marks & {"broken", "licence"}),
         "best": row.Index in best,
-        "like": float(like.get(row.Index, -1e9)),
         "credit": credit(row),
     }
 
 
-def _pages(films: pd.DataFrame, most: int) -> list[list[int]]:
+def _pages(films: pd.DataFrame, most: int = 4000) -> list[list[int]]:
     "Films dealt to pages, in order, so that a page has at most so many frames, or one film"
     pages, size = [], most
     for film, frames in films.frames.items():
@@ -220,7 +218,7 @@ def _pages(films: pd.DataFrame, most: int) -> list[list[int]]:
     return pages
 
 
-def _page_data(picks: Picks, films: list[int], target: int, like: pd.Series) -> dict:
+def _page_data(picks: Picks, films: list[int], target: int) -> dict:
     "Everything that a page about these films holds"
     place = {film: number for number, film in enumerate(films)}
     known = picks.catalogue.films().loc[films]
@@ -233,9 +231,8 @@ def _page_data(picks: Picks, films: list[int], target: int, like: pd.Series) -> 
         "title": picks.catalogue.path.stem,
         "catalogue": hashlib.blake2b(" ".join(known.content).encode(), digest_size=8).hexdigest(),
         "target": target,
-        "like": len(like) > 0,
         "films": [{"content": row.content, "title": row["name"]} for _, row in known.iterrows()],
-        "frames": [_told_of(row, place[row.film], best, like) for row in rows.itertuples()],
+        "frames": [_told_of(row, place[row.film], best) for row in rows.itertuples()],
         "near": {tab: [int(frame) for frame in found if frame in rows.index] for tab, found in near.items()},
         "tabs": [{"name": tab, "title": tab} for tab in TABS if tab not in near or len(near[tab])],
         "pictures": {int(frame): "data:image/jpeg;base64," + b64encode(jpeg).decode() for frame, jpeg in pictures},
@@ -247,8 +244,6 @@ def pick_page(
     catalogue,  # a `Catalogue`, its path, or `Picks`
     path: Path,  # the .html file; where the films are too many for one, others beside it get numbers
     target: int = 1000,  # frames that are wanted in all
-    most: int = 4000,  # frames of a page; a page has at least one film
-    like: pd.Series = (),  # `Likeness.scores()`, for an order by likeness
 ) -> list[Path]:  # the pages
     "Write pages to pick frames on in any browser, from the disk; `take_picks` reads what they give back"
     picks = catalogue if isinstance(catalogue, Picks) else Picks(catalogue)
@@ -256,11 +251,10 @@ def pick_page(
     films = films[films.frames > 0]
     if not len(films):
         raise CurateError(f"{picks.catalogue.path}: holds no frames to pick from: add films first")
-    pages = _pages(films, most)
+    pages = _pages(films)
     paths = [path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, len(pages) + 1))]
     for one, own in zip(paths, pages):
-        data = _page_data(picks, own, target, pd.Series(like, dtype=float))
-        static_page(one, "Pick frames", ["frame_picker.css", "frame_picker.js"], data)
+        static_page(one, "Pick frames", ["frame_picker.css", "frame_picker.js"], _page_data(picks, own, target))
     return paths
 
 # %% ../nbs/36_likeness.ipynb #c1b3f0f0

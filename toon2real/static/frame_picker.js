@@ -407,8 +407,7 @@ function standalone(root, data) {
   function select({ tab, order, film, shots, shot }) {
     let found = within(tab).filter((frame) => film === null || frame.film === film);
     if (shot) found = found.filter((frame) => frame.film === shot[0] && frame.shot === shot[1]);
-    if (order === "like") found.sort((a, b) => b.like - a.like);
-    else if (order === "time" || !data.near[tab]) found.sort((a, b) => a.place - b.place);
+    if (order === "time" || !data.near[tab]) found.sort((a, b) => a.place - b.place);
     if (!shots || shot) return found;
     const first = new Map();
     for (const frame of found) {
@@ -487,7 +486,7 @@ function standalone(root, data) {
     undo: batches.length > 0,
     told,
     problem: "",
-    like: { ready: data.like, told: "" },
+    like: { ready: false, told: "" },
   });
 
   function download() {
