@@ -1,7 +1,10 @@
 """Kill trainings at random instants, resume them, and compare each with one that was never killed, bit for bit.
 
     python bench/faults.py --kills 300                    some minutes to an hour; the counts are printed at the end
-    python bench/faults.py --kills 300 --work faults      resumable: what was done in that folder is not done again
+    nice -n 19 python bench/faults.py --kills 1000        beside other work; stopped or killed, the same line goes on
+
+What was done is in `--work` (by default a folder for this seed among the temporary files) and is not done again. A
+child hangs when it has used LIMIT processor seconds or lasted PATIENCE seconds, however busy the machine is.
 
 Children are forked from a parent that has imported everything and never computes, so that each is fresh and starts at
 once. A kill strikes at a random moment, on entering a part of the work (creation, step, checkpoint, samples,
@@ -9,17 +12,21 @@ evaluation, weights, history), before a rename, or with half a file written. Nee
 """
 
 import argparse
+import ctypes
 import inspect
 import json
 import mmap
 import os
 import random
+import resource
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
+from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
 
@@ -27,8 +34,9 @@ import numpy as np
 import torch
 
 from toon2real.cyclegan import cartoon2real, toon2real
+from toon2real.images import write_atomic
 from toon2real.patchwise import patchwise
-from toon2real.runs import Run
+from toon2real.runs import Run, commit
 from toon2real.scenes import scenes
 from toon2real.training import Trainer
 from toon2real.unit import unit
@@ -50,7 +58,13 @@ PARTS = {  # of the work, by the method in which it is done
     "history": (Run, "_write_history"),
 }
 NAMES = ["between", *PARTS]
-LIMIT = 300  # seconds until a child counts as hung
+LIMIT, PATIENCE = 300, 7200  # processor seconds, and seconds, until a child counts as hung
+
+
+def with_parent():
+    "On Linux: end when the parent does, so that nothing goes on writing where its successor works"
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def pictures() -> dict:
@@ -76,7 +90,7 @@ class Child:
     "A training in a process of its own, and where it is"
 
     def __init__(self, path: Path, recipe, data: dict, plan: dict, log: Path):
-        self.where, self.deadline = mmap.mmap(-1, 1), time.monotonic() + LIMIT
+        self.where = mmap.mmap(-1, 1)
         self.pid = os.fork()
         if not self.pid:
             self._be(path, recipe, data, plan, log)
@@ -86,6 +100,8 @@ class Child:
         try:
             out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(out, 1), os.dup2(out, 2)
+            with_parent()
+            resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 5))
             torch.set_num_threads(1)
             for name, (owner, method) in PARTS.items():
                 setattr(owner, method, self._watched(name, getattr(owner, method), plan))
@@ -137,7 +153,7 @@ class Child:
 
         os.replace, Path.write_bytes = dying_replace, dying_write
 
-    def wait(self, seconds: float = LIMIT) -> int | None:
+    def wait(self, seconds: float = PATIENCE) -> int | None:
         "Its exit code (the negative signal that killed it), None if it still runs"
         until = time.monotonic() + seconds
         while True:
@@ -188,7 +204,7 @@ def one(path: Path, start, rng: random.Random, seconds: float, most: int) -> tup
     for _ in range(most):
         plan = planned(rng, seconds)
         child = start(path, plan, log)
-        code = child.wait(plan.get("at", LIMIT))
+        code = child.wait(plan.get("at", PATIENCE))
         if code is None:
             code = child.kill()
         if code == 0:
@@ -196,7 +212,10 @@ def one(path: Path, start, rng: random.Random, seconds: float, most: int) -> tup
         if code not in (-signal.SIGKILL, -signal.SIGALRM):
             return struck, [f"ended with {code} after {plan}: {log.read_text()[-1500:]}"]
         struck[f"{plan.get('file', '')} {NAMES[child.where[0]]}".strip()] += 1
-    code = start(path, {}, log).wait()
+    last = start(path, {}, log)
+    code = last.wait()
+    if code is None:
+        last.kill()
     return struck, [] if code == 0 else [f"did not end ({code}): {log.read_text()[-1500:]}"]
 
 
@@ -205,18 +224,24 @@ def faults(kills: int, seed: int = 0, systems=tuple(RECIPES), work: Path = None,
     work = Path(work or tempfile.mkdtemp())
     work.mkdir(parents=True, exist_ok=True)
     state_file, data = work / "state.json", pictures()
-    state = json.loads(state_file.read_text()) if state_file.exists() else {"runs": 0, "kills": {}, "wrong": []}
-    starts, seconds = {}, {}
-    for name in systems:
-        starts[name] = partial(_start, RECIPES[name], data)
+    new = {"seed": seed, "commit": commit(), "runs": 0, "kills": {}, "wrong": [], "seconds": {}}
+    state = json.loads(state_file.read_text()) if state_file.exists() else new
+    if (state["seed"], state["commit"]) != (seed, commit()):
+        raise SystemExit(f"{work} is of seed {state['seed']} and commit {state['commit']}: remove it, or name another")
+    starts, seconds = {name: partial(_start, RECIPES[name], data) for name in systems}, state["seconds"]
+    for name in [name for name in systems if name not in seconds]:
+        shutil.rmtree(work / f"whole-{name}", ignore_errors=True)  # begun, and cut off with the whole bench
         begun = time.monotonic()
         if starts[name](work / f"whole-{name}", {}, work / "whole.log").wait() != 0:
             raise RuntimeError((work / "whole.log").read_text()[-2000:])
-        seconds[name] = state.setdefault("seconds", {}).setdefault(name, time.monotonic() - begun)
+        seconds[name] = time.monotonic() - begun
+        write_atomic(state_file, json.dumps(state, indent=1).encode())
     while sum(state["kills"].values()) < kills:
         number, left = state["runs"], kills - sum(state["kills"].values())
         name, path = systems[number % len(systems)], work / f"cut-{number:05d}"
         rng = random.Random(f"{seed} {number}")
+        shutil.rmtree(path, ignore_errors=True)
+        path.with_suffix(".log").unlink(missing_ok=True)
         struck, wrong = one(path, starts[name], rng, seconds[name], min(rng.randint(1, 5), left))
         wrong = wrong or differences(Run(work / f"whole-{name}"), Run(path))
         log = path.with_suffix(".log").read_text()
@@ -224,10 +249,11 @@ def faults(kills: int, seed: int = 0, systems=tuple(RECIPES), work: Path = None,
         state["wrong"] += [f"{path.name} ({name}): {what}" for what in wrong]
         state["kills"] = dict(Counter(state["kills"]) + struck)
         state["runs"] += 1
-        state_file.write_text(json.dumps(state, indent=1))
+        write_atomic(state_file, json.dumps(state, indent=1).encode())
         say(f"{sum(state['kills'].values())} kills, {state['runs']} runs, {len(state['wrong'])} wrong", *wrong[:2])
         if not wrong:
-            _remove(path)
+            shutil.rmtree(path)
+            path.with_suffix(".log").unlink()
     return state
 
 
@@ -235,22 +261,15 @@ def _start(recipe, data, path: Path, plan: dict, log: Path) -> Child:
     return Child(path, recipe, data, plan, log)
 
 
-def _remove(path: Path):
-    for part in sorted(path.rglob("*"), reverse=True):
-        part.rmdir() if part.is_dir() else part.unlink()
-    path.rmdir()
-    path.with_suffix(".log").unlink()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, help="a folder to work in and to go on in")
+    parser.add_argument("--work", type=Path, help="a folder to work in and to go on in (default: one for the seed)")
     parser.add_argument("--systems", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     args = parser.parse_args()
-    started = time.monotonic()
-    state = faults(args.kills, args.seed, args.systems, args.work)
+    started, work = time.monotonic(), args.work or Path(tempfile.gettempdir()) / f"toon2real-faults-{args.seed}"
+    state = faults(args.kills, args.seed, args.systems, work, partial(print, flush=True))
     print(f"\nseed {args.seed}, {', '.join(args.systems)}, torch {torch.__version__}, numpy {np.__version__}")
     for where, count in sorted(state["kills"].items(), key=lambda item: -item[1]):
         print(f"{count:6} kills: {where}")

@@ -1,7 +1,10 @@
 """Malformed inputs through every entry point: each must give its result, or one line that names what is wrong.
 
-    python bench/fuzz.py --cases 1500                 the counts are printed at the end, what failed before them
+    nice -n 19 python bench/fuzz.py --cases 1500      the counts are printed at the end, what failed before them
     python bench/fuzz.py --cases 100 --seed 7 --keep failures
+
+Stopped or killed, the same line goes on: what was found is in `cases.jsonl` under `--work` (by default a folder for
+this seed among the temporary files), a line for each case.
 
 A case is a function of the seed and its number. It runs in a child forked from a parent that has imported everything,
 in a folder of its own that is kept out of sys.path and holds modules that betray themselves when they are imported;
@@ -17,6 +20,7 @@ time, processor seconds and memory are limited. Verdicts:
 """
 
 import argparse
+import ctypes
 import io
 import json
 import os
@@ -30,7 +34,9 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import av
@@ -45,12 +51,12 @@ from toon2real.cli import main as command_line
 from toon2real.cyclegan import toon2real
 from toon2real.data import Domain
 from toon2real.images import printable
-from toon2real.runs import Run
+from toon2real.runs import Run, commit
 from toon2real.scenes import scene, scenes
 from toon2real.training import Trainer
 from toon2real.translate import Translator
 
-LIMIT = 600  # seconds, on a busy machine; 60 of the processor
+LIMIT = 3600  # seconds, on a busy machine; 60 of the processor
 VERDICTS = "fine", "clean", "no name", "traceback", "hang", "silent", "outside"
 PICTURES = {"png": "PNG", "jpg": "JPEG", "gif": "GIF", "webp": "WEBP", "bmp": "BMP", "tif": "TIFF", "ppm": "PPM"}
 JUNK = ["", "null", "[]", "{}", "0", '"x"', "\0", "file,group\n,\n", "a,b\n1\n1,2,3\n", "\x1b[2J", "é" * 9, "NaN", "-1"]
@@ -444,6 +450,8 @@ def child(case: Case, here: Path):
     "Become the process that does it"
     code = 70
     try:
+        with suppress(OSError, AttributeError):  # on Linux: end with the parent
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         resource.setrlimit(resource.RLIMIT_CPU, (60, 61))
         resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
         for number, name in ((1, "stdout"), (2, "stderr")):
@@ -533,9 +541,10 @@ def one(number: int, seed: int, home: Path, work: Path) -> tuple[str, str, Case]
 
 
 def fuzz(cases: int, seed: int = 0, first: int = 0, work: Path = None, keep: Path = None, say=print) -> Counter:
-    "Run them; counts of (maker, verdict)"
+    "Run those that were not run; counts of (maker, verdict) of all"
     work = Path(work or tempfile.mkdtemp())
-    if not (work / "home").exists():
+    if not (work / "ready").exists():
+        shutil.rmtree(work / "home", ignore_errors=True)
         pid = os.fork()  # the parent computes nothing, so that its children begin clean
         if not pid:
             try:
@@ -549,15 +558,24 @@ def fuzz(cases: int, seed: int = 0, first: int = 0, work: Path = None, keep: Pat
                 os._exit(1)
         if os.waitpid(pid, 0)[1]:
             raise RuntimeError("the sound inputs could not be made")
-    counts = Counter()
-    for number in range(first, first + cases):
+        (work / "ready").write_text(f"{seed} {commit()}")
+    if (work / "ready").read_text() != f"{seed} {commit()}":
+        raise SystemExit(f"{work} is of another seed or commit: remove it, or name another")
+    found, log, asked = {}, work / "cases.jsonl", range(first, first + cases)
+    if log.exists():
+        lines = log.read_text().splitlines(keepends=True)
+        found = {line["case"]: line for line in map(json.loads, (one for one in lines if one.endswith("\n")))}
+        log.write_text("".join(json.dumps(line) + "\n" for line in found.values()))
+    for number in (number for number in asked if number not in found):
         what, name, case = one(number, seed, work / "home", work / "case")
-        counts[name, what] += 1
+        found[number] = {"case": number, "maker": name, "verdict": what, "told": printable(case.told)[:2500]}
+        with log.open("a") as file:
+            file.write(json.dumps(found[number]) + "\n")
         if what not in ("fine", "clean"):
             say(f"case {number}, {name}: {what}\n{printable(case.told)[:2500]}\n")
             if keep:
                 shutil.copytree(work / "case", Path(keep) / f"{number}", symlinks=True, ignore_dangling_symlinks=True)
-    return counts
+    return Counter((line["maker"], line["verdict"]) for number, line in found.items() if number in asked)
 
 
 def table(counts: Counter) -> str:
@@ -576,10 +594,11 @@ def main():
     parser.add_argument("--cases", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
-    parser.add_argument("--work", type=Path, help="a folder to work in")
+    parser.add_argument("--work", type=Path, help="a folder to work in and to go on in (default: one for the seed)")
     parser.add_argument("--keep", type=Path, help="a folder for what failed")
     args = parser.parse_args()
-    counts = fuzz(args.cases, args.seed, args.first, args.work, args.keep)
+    work = args.work or Path(tempfile.gettempdir()) / f"toon2real-fuzz-{args.seed}"
+    counts = fuzz(args.cases, args.seed, args.first, work, args.keep, partial(print, flush=True))
     print(table(counts))
     sys.exit(any(what not in ("fine", "clean") for _, what in counts))
 

@@ -17,7 +17,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -237,9 +237,8 @@ def _grouped(runs: list[Run]) -> list[Group]:
     for run in sorted(runs, key=lambda run: (run.recipe.seed, run.name)):
         by_recipe.setdefault(run.recipe.replace(seed=0), []).append(run)
     order = sorted(by_recipe, key=lambda recipe: ([*TITLES, recipe.name].index(recipe.name), recipe.name))
-    firsts = [by_recipe[recipe][0] for recipe in order]
     names = [TITLES.get(recipe.name, recipe.name) for recipe in order]
-    titles = _told_apart(names, [f" ({run.name})" for run in firsts], [f" ({run.path})" for run in firsts])
+    titles = _told_apart(names, [f" ({by_recipe[recipe][0].path})" for recipe in order])
     groups = []
     for recipe, title in zip(order, titles, strict=True):
         ink = colour(recipe.name, [group.colour for group in groups])
@@ -275,7 +274,6 @@ class Comparison:
         self.labels = _told_apart(
             [self.group(run).title for run in self.runs],
             [f", seed {run.recipe.seed}" for run in self.runs],
-            [f" ({run.name})" for run in self.runs],
             [f" ({run.path})" for run in self.runs],
         )
         if extractor == "theirs":
@@ -345,11 +343,11 @@ def epochs(self: Comparison, run: Run) -> dict[str, int]:
     if not kept:
         upto = f" up to epoch {self.until}" if self.until else ""
         raise RunError(f"{run.path} holds no weights{upto} yet: train it first")
-    judged = _judged(run)
-    judged = judged[judged.index.isin(kept)]
-    if not len(judged):
+    every = self.history(run).set_index("epoch").get(run.metric, pd.Series(dtype=float))
+    judged = every[every.index.isin(kept)].dropna()
+    if judged.empty:
         return {"last": kept[-1]}
-    best, every = int(judged[run.metric].idxmin()), self.history(run).set_index("epoch")[run.metric]
+    best = int(judged.idxmin())
     return {"best" if best == every.idxmin() else "best kept": best, "last": kept[-1]}
 
 # %% ../nbs/29_experiment.ipynb #9cc74def
@@ -502,8 +500,8 @@ DOMAINS = {
 def _conditions(self: Comparison, run: Run) -> dict[str, str]:
     "What should be the same for all runs"
     data, history = run.about.get("data", {}), self.history(run)
-    hashes = {f"{DOMAINS[name]}, by content hash": domain["hash"] for name, domain in data.items()}
-    conditions = {what: known.removeprefix("sha256:")[:12] for what, known in hashes.items()}
+    known = {what: data[name]["hash"] for name, what in DOMAINS.items() if name in data}
+    conditions = {f"{what}, by content hash": told.removeprefix("sha256:")[:12] for what, told in known.items()}
     conditions |= {
         "numbers of pairs seen": f"{int(history.pairs.max()) if len(history) else 0:,}",
         "crop sizes": f"{run.recipe.side} px",
@@ -519,22 +517,19 @@ def _conditions(self: Comparison, run: Run) -> dict[str, str]:
 @patch(as_prop=True)
 def missing(self: Comparison) -> list[tuple[str, str]]:
     "What a run lacks, and the command that adds it"
-    return [lack for run in self.runs for lack in self._lacks(run)]
-
-
-@patch
-def _lacks(self: Comparison, run: Run) -> list[tuple[str, str]]:
-    label, path = self.label(run), shlex.quote(str(run.path))
-    done, total, lacks = len(self.history(run)), run.recipe.total_epochs, []
-    if done < len(run.history):
-        lacks.append((f"{label} is shown after {done} of {total} epochs.", "leave out --until"))
-    elif done < total:
-        lacks.append((f"{label} has {done} of {total} epochs.", f"toon2real train --resume {path}"))
-    if done and run.best is None:
-        lacks.append((f"{label} was never judged: it has no best epoch and no curve.", f"toon2real evaluate {path}"))
-    if self.origin != "given" and not held_out(run):
-        sentence = f"{label} had no pictures held out, so it is judged on those it was trained on. Train with"
-        lacks.append((sentence, "--val-cartoon FOLDER --val-photo FOLDER"))
+    lacks = []
+    for run, label in zip(self.runs, self.labels, strict=True):
+        path, total = shlex.quote(str(run.path)), run.recipe.total_epochs
+        shown, done = len(self.history(run)), len(run.history)
+        if shown < done:
+            lacks.append((f"{label} is shown after {shown} of {total} epochs.", "leave out --until"))
+        elif done < total:
+            lacks.append((f"{label} has {done} of {total} epochs.", f"toon2real train --resume {path}"))
+        if shown and run.best is None:
+            lacks.append((f"{label} was never judged: no best epoch and no curve.", f"toon2real evaluate {path}"))
+        if self.origin != "given" and not held_out(run):
+            sentence = f"{label} had no pictures held out, so it is judged on those it was trained on. Train with"
+            lacks.append((sentence, "--val-cartoon FOLDER --val-photo FOLDER"))
     return lacks
 
 
@@ -646,6 +641,9 @@ def permutation_p(
     "Two-sided permutation test of the difference of two means: exact up to 100,000 ways to deal them out, then sampled"
     from scipy.stats import permutation_test  # here, for it takes long to import
 
+    if min(len(a), len(b)) < 2:
+        return math.nan
+
     def apart(x, y, axis):
         return abs(np.mean(x, axis) - np.mean(y, axis))
 
@@ -666,11 +664,7 @@ def over_seeds(
         values = rows.groupby("system", sort=False)[measure]
         part = values.agg(seeds="count", mean="mean", lowest="min", highest="max")
         first = part["mean"].idxmax() if measure in HIGHER else part["mean"].idxmin()
-        several = {name: seen for name, seen in values if len(seen) > 1}
-        best = several.pop(first, [])
-        part["p"] = pd.Series(
-            {name: permutation_p(best, seen) for name, seen in several.items() if len(best)}, dtype=float
-        )
+        part["p"] = values.agg(partial(permutation_p, values.get_group(first)))
         parts[which, measure] = part
     return pd.concat(parts, names=["epoch", "measure"])
 

@@ -82,13 +82,11 @@ def one_judge(
             raise RunError(
                 f"{run.path} has no judged epoch: run `toon2real evaluate {run.path}`, or train with evaluate_every="
             )
-        for term in ("metric", "n", "seed", "extractor", "available", "images"):
-            one, other = first.about["judge"][term], judge[term]
-            if one != other:
-                raise RunError(
-                    f"{first.path} and {run.path} were judged differently ({term}: {one} and {other}): "
-                    "judge both on the same with `toon2real evaluate`"
-                )
+        if not run.same_judge(first.about["judge"]):
+            raise RunError(
+                f"{first.path} and {run.path} were judged differently ({_judged_on(first.about['judge'])}, and "
+                f"{_judged_on(judge)}, or other pictures): judge both on the same with `toon2real evaluate`"
+            )
         if metric and not _measured(history, metric):
             have = ", ".join(name for name in judge["untranslated"] if name in history)
             raise RunError(f"{run.path} has no {metric!r} in its history: it has {have}")
@@ -152,17 +150,12 @@ def realism(
 @styled
 def teaser(
     of: Comparison | Realism,
-    index: int = None,  # number of the cartoon; by default the one whose output is nearest to photographs
     **kwargs,  # of `realism`
 ) -> Figure:
-    "Figure 1: a cartoon and its translation"
+    "Figure 1: a cartoon and its translation, the one nearest to photographs"
     looks = of if isinstance(of, Realism) else realism(of, **kwargs)
-    if index is not None and index not in looks.index:
-        raise RunError(f"index={index}: the sample holds the cartoons {', '.join(map(str, looks.index))}")
-    i = looks.distance.argmin() if index is None else list(looks.index).index(index)
-    chosen = "lowest" if index is None else "chosen by hand, at a"
-    note = f"Cartoon {looks.index[i]}, {chosen} distance {looks.distance[i]:.3g}"
-    note += f" (median {np.median(looks.distance):.3g}); {looks.about}."
+    i, median = looks.distance.argmin(), np.median(looks.distance)
+    note = f"Cartoon {looks.index[i]}, lowest distance {looks.distance[i]:.3g} (median {median:.3g}); {looks.about}."
     titles = ["(a) Cartoon scene", f"(b) {looks.title}"]
     return _sheet([[looks.input[i], looks.output[i]]], (COLUMN / 2, COLUMN / 2), titles, note)
 

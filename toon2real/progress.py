@@ -82,11 +82,9 @@ def luma_correlation(
 ) -> float:  # mean over the images, in [-1, 1]; a flat image counts as 0
     "Pearson correlation of the brightness of two sets of images, pixel by pixel"
     x, y = (pictures.reshape(len(pictures), -1, 3) @ LUMA for pictures in (a, b))
-    x = x - x.mean(1, keepdims=True)
-    y = y - y.mean(1, keepdims=True)
+    x, y = (light - light.mean(1, keepdims=True) for light in (x, y))
     norm = np.sqrt((x * x).sum(1) * (y * y).sum(1))
-    flat = norm <= 1e-9
-    return float(np.where(flat, 0, (x * y).sum(1) / np.where(flat, 1, norm)).mean())
+    return float(np.divide((x * y).sum(1), norm, out=np.zeros(len(x)), where=norm > 1e-9).mean())
 
 # %% ../nbs/27_progress.ipynb #6bacfab1
 class Callback:
@@ -156,16 +154,15 @@ class Pace:
         "Note a moment; called a few times a second"
         self.marks.append((time.monotonic(), step))
         self.seen += 1
-        if not losses or self.seen % self.every:
-            return
-        self.curve.append((step, losses))
+        if losses and self.seen % self.every == 0:
+            self.curve.append((step, losses))
         if len(self.curve) > self.points:
             self.curve, self.every = self.curve[::2], 2 * self.every
 
     @property
     def speed(self) -> float | None:
         "Steps a second"
-        if not self.marks:
+        if len(self.marks) < 2:
             return None
         (since, first), (now, last) = self.marks[0], self.marks[-1]
         return (last - first) / (now - since) if now > since and last > first else None
@@ -179,23 +176,23 @@ def loss_curve(
     names: list[str],  # which to draw
 ) -> str:  # SVG, 620 x 130; empty as long as there are no two points
     "The losses over the steps"
-    steps = np.array([step for step, _ in points], float)
+    steps = np.array([step for step, _ in points])
     values = np.array([[losses.get(name, 0.0) for name in names] for _, losses in points])
     frame, drawn = "<svg width='100%' viewBox='0 0 620 130'", []
     if not (values > 0).any() or steps[0] == steps[-1]:
         return f"{frame}></svg>"
     logs = np.log10(np.where(values > 0, values, np.nan))
     low, high = np.floor(np.nanmin(logs) * 2) / 2, np.ceil(np.nanmax(logs) * 2) / 2 + 0.01
-    across, down = 40 + 570 * (steps - steps[0]) / (steps[-1] - steps[0]), 6 + 104 * (high - logs) / (high - low)
+    across, down = np.interp(steps, steps[[0, -1]], (40, 610)), 110 - 104 * (logs - low) / (high - low)
     for tick in range(math.ceil(low), math.floor(high) + 1):
-        y = f"{6 + 104 * (high - tick) / (high - low):.1f}"
+        y = f"{110 - 104 * (tick - low) / (high - low):.1f}"
         drawn.append(f"<path d='M40,{y}H610' stroke='currentColor' opacity='.25'/>")
         drawn.append(f"<text x='34' y='{y}' dy='4' text-anchor='end'>{10.0**tick:g}</text>")
     for column, ink in zip(down.T, INKS * len(names)):
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, column) if not np.isnan(y))
         drawn.append(f"<polyline points='{line}' fill='none' stroke='{ink}' stroke-width='1.6'/>")
-    drawn.append(f"<text x='40' y='126'>step {steps[0]:,.0f}</text>")
-    drawn.append(f"<text x='610' y='126' text-anchor='end'>step {steps[-1]:,.0f}</text>")
+    drawn.append(f"<text x='40' y='126'>step {steps[0]:,}</text>")
+    drawn.append(f"<text x='610' y='126' text-anchor='end'>step {steps[-1]:,}</text>")
     label = "aria-label='Smoothed losses over the steps, logarithmic'"
     style = "style='fill:currentColor;font:11px sans-serif'"
     return f"{frame} role='img' {label}><g {style}>{''.join(drawn)}</g></svg>"

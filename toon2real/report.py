@@ -6,7 +6,7 @@ Docs: https://toon2real.github.io/toon2real/report.html.md"""
 
 # %% auto #0
 __all__ = ['SVG', 'XLINK', 'NEUTRAL', 'Standing', 'results', 'named', 'palette', 'svg', 'drawn', 'spread', 'strip', 'showpiece',
-           'film', 'shown', 'recipes', 'notes', 'chosen', 'command_line', 'command', 'drawings', 'report', 'template']
+           'film', 'shown', 'recipes', 'notes', 'chosen', 'command_line', 'command', 'report', 'template']
 
 # %% ../nbs/32_report.ipynb #e39a000c
 import base64
@@ -30,7 +30,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from . import __version__, experiment, figures
-from .experiment import DOMAINS, HIGHER, TITLES, Comparison, compare, number, permutation_p, rounded
+from .experiment import HIGHER, TITLES, Comparison, compare, number, permutation_p
 from .features import WeightsMissing
 from .fid import UNTRANSLATED
 from .images import grid, jpeg_bytes, resize, to_pil, write_atomic
@@ -51,25 +51,21 @@ class Standing:
         self.metric, self.kid = table.attrs["metric"], table.attrs["kid"]
         self.input = table.loc[UNTRANSLATED]
         rows = table[table.system.notna()].replace({"system": TITLES})
-        best, self.last = (rows[rows.which.str.contains(which)] for which in ("best", "last"))
+        best, last = (rows[rows.which.str.contains(which)] for which in ("best", "last"))
         everyone = set(best.system) == set(rows.system)  # else some system has no best epoch
-        self.which, self.rows = ("best", best) if everyone else ("last", self.last)
-        self.means = _means(self.rows)
-        self.order = self._order(self.means)
-
-    def _order(self, means: pd.DataFrame) -> list[str]:
-        return list(means[self.metric].sort_values().index)
+        self.which, self.rows = ("best", best) if everyone else ("last", last)
+        self.means = self.rows.groupby("system", sort=False).mean(numeric_only=True)  # over the seeds
+        self.order = list(self.means[self.metric].sort_values().index)
 
     def against_input(self) -> str:
         "Who beats the untranslated cartoons, in order"
         cartoons = f"the untranslated cartoons ({number(self.input, self.metric)}) by {self.metric}"
         worth = self.input[self.metric]
-        told = {True: [], False: []}
+        winners, losers = [], []
         for name in self.order:
             mean, seeds = self.means.loc[name], (self.rows.system == name).sum()
             value = number(mean, self.metric) + (f", mean of {seeds} seeds" if seeds > 1 else "")
-            told[mean[self.metric] < worth].append(f"{name} ({value})")
-        winners, losers = told[True], told[False]
+            (winners if mean[self.metric] < worth else losers).append(f"{name} ({value})")
         start = f"At the {self.which} epochs, "
         if not winners:
             why = "what went in is closer to the photographs than what came out"
@@ -87,11 +83,6 @@ class Standing:
         others = firsts[firsts != firsts[self.metric]]
         told = [f"{name} by {listed(measures.index)}" for name, measures in others.groupby(others)]
         return f"The measures disagree: first is {'; '.join(told)}." if told else None
-
-# %% ../nbs/32_report.ipynb #9c750fee
-def _means(rows) -> pd.DataFrame:
-    "System -> mean over its seeds, of each number"
-    return rows.groupby("system", sort=False).mean(numeric_only=True)
 
 # %% ../nbs/32_report.ipynb #97a0a05c
 @patch
@@ -115,17 +106,6 @@ def settled(self: Standing) -> str:
 
 
 @patch
-def at_the_end(self: Standing) -> str | None:
-    "The order of the last epochs, where it is another"
-    means = _means(self.last)
-    order = self._order(means)
-    if order == self.order:
-        return None
-    told = ", ".join(f"{name} {rounded(means[self.metric][name])}" for name in order)
-    return f"At the last epochs the order is another: {told}."
-
-
-@patch
 def sentences(
     self: Standing,
     fair: bool = True,  # do the runs differ in nothing but the system?
@@ -134,7 +114,7 @@ def sentences(
     sure = None
     if len(self.order) > 1:
         sure = self.settled() if fair else "But they differ in more than the system, so this order says little."
-    said = [self.against_input(), self.disagreement(), sure, self.at_the_end()]
+    said = [self.against_input(), self.disagreement(), sure]
     return [sentence for sentence in said if sentence]
 
 # %% ../nbs/32_report.ipynb #8aa85b49
@@ -149,8 +129,7 @@ def results(cmp: Comparison) -> dict:
     for name in measures if several else []:
         if name != "paper" and systems[name].nunique() > 1:
             best[name] = systems[name].max() if name in HIGHER else systems[name].min()
-    exports = dict(csv=table.to_csv(), markdown=experiment.markdown(table), latex=experiment.latex(table))
-    return dict(table=table, texts=texts, measures=measures, several=several, best=best, higher=HIGHER, **exports)
+    return dict(table=table, texts=texts, measures=measures, several=several, best=best)
 
 
 def named(cmp: Comparison, run: Run) -> dict:
@@ -210,17 +189,23 @@ def _as_jpeg(uri: str) -> str:
         return data_uri(jpeg_bytes(picture.convert("RGB"), 85))
 
 
-def drawn(make, alt: str, colours: dict[str, str]) -> dict:
-    "The figure that `make()` draws, its small print as the caption; or why there is none"
+def drawn(
+    cmp: Comparison,
+    alt: str,  # what it shows; the legend is added
+    make,  # a function that draws it
+    *args,  # for `make`
+    **kwargs,
+) -> dict:
+    "A figure with its small print as the caption; or why there is none"
     try:
-        fig = make()
+        fig = make(*args, **kwargs)
     except (ValueError, WeightsMissing) as error:
         return dict(alt=alt, svg=None, reason=str(error))
     if told := [text.get_text() for legend in fig.legends for text in legend.texts]:
         alt = f"{alt}. {'; '.join(told)}"
     caption = fig.get_supxlabel().replace("\n", " ")
     fig.supxlabel("")
-    root = svg(fig, alt, colours)
+    root = svg(fig, alt, palette(cmp))
     width = float(root.get("viewBox").split()[2])
     text = ElementTree.tostring(root, encoding="unicode")
     return dict(alt=alt, svg=Markup(text), width=round(width), caption=caption)
@@ -345,27 +330,6 @@ def command(run: Run) -> str:
     words = [repr(run.recipe), *map(repr, sources[:2]), *(f"{name}={value!r}" for name, value in options.items())]
     return f"Trainer({', '.join(words)}).fit()"
 
-# %% ../nbs/32_report.ipynb #5879f22c
-def drawings(cmp: Comparison, pictures: int, failures: int, star: Run) -> dict:
-    "All figures of the page"
-    draw, label = partial(drawn, colours=palette(cmp)), cmp.label(star)
-    systems = {group.title: group.runs[0].recipe.build() for group in cmp.groups}
-    networks = {
-        title: draw(partial(figures.architecture, system), f"Layers of {title}") for title, system in systems.items()
-    }
-    each = f"{pictures} cartoons and what {listed(cmp.labels)} make of them, each with a close-up of the busiest place"
-    far = f"The {failures} translations of {label} that are farthest from photographs"
-    return dict(
-        curves=[
-            draw(partial(figures.curves, cmp), f"{star.metric} against epoch"),
-            draw(partial(figures.plane, cmp), "Distance to photographs against distance to the input"),
-        ],
-        side_by_side=draw(partial(figures.comparison, cmp, pictures), each),
-        failures=draw(partial(figures.failures, cmp, failures, run=star), far) if failures else None,
-        failing=label,
-        architectures=networks,
-    )
-
 # %% ../nbs/32_report.ipynb #7e1a8276
 def report(
     runs,  # a `Comparison`; or runs, their folders, or a folder of them: judged as when their best epochs were chosen
@@ -391,12 +355,18 @@ def report(
     again = command_line(["toon2real", "report", *[run.path for run in cmp.runs], *until])
     page = template().render(
         about,
-        title=title or f"{listed([group.title for group in cmp.groups])}: cartoons into photographs",
+        title=title or f"{listed(group.title for group in cmp.groups)}: cartoons into photographs",
         date=time.strftime("%d %B %Y").lstrip("0"),
         version=__version__,
         note=note,
         cmp=cmp,
-        domains=DOMAINS,
+        experiment=experiment,
+        figures=figures,
+        listed=listed,
+        star=star,
+        pictures=pictures,
+        failures=failures,
+        drawn=partial(drawn, cmp),
         runs=[named(cmp, run) for run in cmp.runs],
         judged=any(run.best is not None for run in cmp.runs),
         showpiece=showpiece(cmp, star),
@@ -404,7 +374,6 @@ def report(
         recipes=recipes(cmp),
         chosen=partial(chosen, cmp),
         commands="\n\n".join([*map(command, cmp.runs), again]),
-        **drawings(cmp, pictures, failures, star),
     )
     write_atomic(out, _without_folders(page, cmp).encode())
     return Path(out)
