@@ -297,9 +297,13 @@ class _Trace(TorchFunctionMode):
     def __init__(self, net: nn.Module):
         super().__init__()
         self.names = {module: name for name, module in net.named_modules()}
-        self.blocks = [name for module, name in self.names.items() if isinstance(module, ResBlock)]
-        lists = [(name, module) for module, name in self.names.items() if isinstance(module, nn.ModuleList)]
-        self.branches = [f"{name}.{i}" for name, module in lists for i in range(len(module))]
+        self.block, self.branch = {}, {}  # module: the name of what it is in
+        for part, name in self.names.items():
+            if isinstance(part, ResBlock):
+                self.block |= dict.fromkeys(part.modules(), name)
+            if isinstance(part, nn.ModuleList):
+                for i, branch in enumerate(part):
+                    self.branch |= dict.fromkeys(branch.modules(), f"{name}.{i}")
         self.layers, self.before = [], []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -309,14 +313,21 @@ class _Trace(TorchFunctionMode):
 
     def conv(self, module: nn.Module, args, out: torch.Tensor):
         "A forward hook of convolutions"
-        name = self.names[module]
-        where = [next((x for x in known if name.startswith(x + ".")), "") for known in (self.blocks, self.branches)]
         kind = "conv" if isinstance(module, nn.Conv2d) else "transposed conv"
-        after = ["SN"] if parametrize.is_parametrized(module, "weight") else []
-        parameters = sum(p.numel() for p in module.parameters())
-        shape = tuple(out.shape[1:])
-        facts = name, kind, module.kernel_size[0], module.stride[0], shape, parameters, self.before, after
-        self.layers.append(Layer(*facts, *where))
+        self.layers.append(
+            Layer(
+                name=self.names[module],
+                kind=kind,
+                k=module.kernel_size[0],
+                stride=module.stride[0],
+                shape=tuple(out.shape[1:]),
+                parameters=sum(p.numel() for p in module.parameters()),
+                before=self.before,
+                after=["SN"] if parametrize.is_parametrized(module, "weight") else [],
+                block=self.block.get(module, ""),
+                branch=self.branch.get(module, ""),
+            )
+        )
         self.before = []
 
     def other(self, module: nn.Module, args, out: torch.Tensor):

@@ -109,10 +109,6 @@ class PatchGenerator(Generator):
             made = made + 0.5 * torch.log((1 + picture) / (1 - picture))  # atanh, which ONNX lacks
         return torch.tanh(made)
 
-    def channels(self) -> list[int]:
-        "Of the maps"
-        return [3, 2 * self.width] + (3 if self.middle > 1 else 2) * [4 * self.width]
-
 # %% ../nbs/20_patchwise.ipynb #63cd9d20
 def contrast(
     query: torch.Tensor,  # N x S x F: features of the translations in S places
@@ -147,8 +143,9 @@ class Patchwise(System):
         super().__init__(recipe)
         self.G_r = self._generator()
         self.D_r = PatchGAN(recipe.width, recipe.norm, self._seed("D_r"))
-        channels, size = self.G_r.channels(), 4 * recipe.width
-        self.heads = nn.ModuleList(head(n, size, self._seed(f"head {i}")) for i, n in enumerate(channels))
+        with torch.no_grad():
+            channels = [maps.shape[1] for maps in self.G_r.encode(torch.zeros(1, 3, 8, 8))]
+        self.heads = nn.ModuleList(head(n, 4 * recipe.width, self._seed(f"head {i}")) for i, n in enumerate(channels))
         if recipe.average:
             self.mean_r = self._generator().requires_grad_(False)
         self.generators = self.to_photo_modules = ("mean_r",) if recipe.average else ("G_r",)

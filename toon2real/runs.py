@@ -213,8 +213,10 @@ def environment(device="cpu") -> dict:
 SHIPPED = Path(str(files("toon2real"))) / "shipped"
 
 # %% ../nbs/21_runs.ipynb #ec80d229
-_KINDS = {"recipe": dict, "options": dict, "data": dict, "judge": dict, "environment": dict, "until": int}
-_PARTS = {
+_PARTS = {  # what run.json may say, and what each part of it must have
+    "recipe": (),
+    "options": (),
+    "data": (),
     "judge": ("metric", "n", "seed", "extractor", "available", "images", "untranslated"),
     "environment": ("torch", "device", "threads"),
 }
@@ -224,15 +226,20 @@ def _check_about(about):
     "ValueError unless `about` is what a run.json may say"
     if not isinstance(about, dict) or "recipe" not in about:
         raise ValueError("it says nothing of a recipe")
-    for name, kind in _KINDS.items():
-        if not isinstance(about.get(name, kind()), kind):
-            raise ValueError(f"{name} is {about[name]!r}, which is no {kind.__name__}")
-    parts = [(name, about[name], names) for name, names in _PARTS.items() if about.get(name)]
-    parts += [(name, domain, ("source", "images", "hash")) for name, domain in about.get("data", {}).items()]
-    for name, part, names in parts:
-        missing = [key for key in names if not isinstance(part, dict) or key not in part]
-        if missing:
-            raise ValueError(f"{name} lacks {', '.join(missing)}")
+    if not isinstance(about.get("until", 1), int):
+        raise ValueError(f"until is {about['until']!r}, which is no int")
+    for name in _PARTS.keys() & about.keys():
+        _check_part(name, about[name], _PARTS[name])
+    for name, domain in about.get("data", {}).items():
+        _check_part(name, domain, ("source", "images", "hash"))
+
+
+def _check_part(name: str, part, keys: tuple[str, ...]):
+    if not isinstance(part, dict):
+        raise ValueError(f"{name} is {part!r}, which is no dict")
+    missing = [key for key in keys if key not in part]
+    if missing:
+        raise ValueError(f"{name} lacks {', '.join(missing)}")
 
 # %% ../nbs/21_runs.ipynb #119e4cc0
 class Run:
@@ -530,12 +537,13 @@ def save_samples(self: Run, epoch: int, samples: dict[str, np.ndarray]):
 @patch(as_prop=True)
 def sample_epochs(self: Run) -> list[int]:
     "Epochs that have a sheet"
-    return _numbers(self.path / "samples", r"epoch-(\d+)\.(?:png|webp)")
+    return _numbers(self.path / "samples")
 
 
-def _numbers(folder: Path, pattern: str) -> list[int]:
-    "The numbers in the names of a folder's files, ascending"
-    matches = (re.fullmatch(pattern, path.name) for path in folder.glob("*"))
+def _numbers(folder: Path) -> list[int]:
+    "The numbers of the epochs or steps that a folder has files of, ascending"
+    names = r"(?:epoch|step)-(\d+)\.(?:png|webp|safetensors)"
+    matches = (re.fullmatch(names, path.name) for path in folder.glob("*"))
     return sorted(int(match[1]) for match in matches if match)
 
 # %% ../nbs/21_runs.ipynb #d2bf89c4
@@ -634,7 +642,7 @@ def _weights(self: Run, epoch: int) -> Path:
 @patch(as_prop=True)
 def weight_epochs(self: Run) -> list[int]:
     "Epochs whose generators are kept"
-    return _numbers(self.path / "weights", r"epoch-(\d+)\.safetensors")
+    return _numbers(self.path / "weights")
 
 
 @patch
@@ -652,7 +660,7 @@ def _checkpoint(self: Run, step: int) -> Path:
 @patch(as_prop=True)
 def checkpoint_steps(self: Run) -> list[int]:
     "Steps that have a checkpoint"
-    return _numbers(self.path / "checkpoints", r"step-(\d+)\.safetensors")
+    return _numbers(self.path / "checkpoints")
 
 # %% ../nbs/21_runs.ipynb #17034de5
 @patch
