@@ -493,13 +493,14 @@ def test_odd_files(tmp_path, toon2real):
     os.mkfifo(d / "pipe.mp4")
     os.mkfifo(d / "pipe.png")
     (d / "link.png").symlink_to(tmp_path / "nowhere")
+    (d / "round").symlink_to(d)  # links to folders are followed, but each folder is read once
     (d / "zero.jpg").symlink_to("/dev/zero")
     Image.new("RGB", (90, 90), "red").save(d / "bell\a.png")
     (d / "bell\a.png").rename(os.fsdecode(os.fsencode(d) + b"/\xff.png"))
     (d / "no\x1b[2Jfilm.mp4").write_text("no film")
     said = toon2real("curate", tmp_path / "c.sqlite", "--no-progress", "--sources", d)
     assert said.count("no file (a broken link") == 4 and "its name is not UTF-8" in said
-    assert "\x1b" not in said and "no?[2Jfilm.mp4" in said and "1 done" in said
+    assert "\x1b" not in said and "no?[2Jfilm.mp4" in said and "2 films" in said and "1 done" in said
 
 
 def test_full_disk_and_interrupt(films, tmp_path, monkeypatch):
