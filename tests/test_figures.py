@@ -11,6 +11,7 @@ import pytest
 import torch
 from matplotlib.patches import Rectangle
 from PIL import Image
+from toon2real.cli import main as command_line
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.discriminator import PatchGAN
 from toon2real.architecture import COLUMN, INK, PAGE, architecture, save
@@ -393,3 +394,32 @@ def test_no_weights(runs, tmp_path):
     shutil.rmtree(bare.path / "weights")
     with pytest.raises(RunError, match=f"{bare.path} holds no weights yet"):
         comparison(compare(bare))
+
+
+# --- what the table says beside its numbers
+
+
+def test_the_floor_is_of_training_photographs_where_they_are_needed(runs, tmp_path):
+    "Nine cartoons and nine photographs are held out: all are judged, by the trainer and afterwards alike"
+    terms = compare(runs, reps=0).table.attrs
+    assert terms["n"] == runs[0].about["judge"]["n"] == 9
+    assert terms["notes"][-1] == "The floor is of training photographs."
+    assert not any("another judge" in note for note in terms["notes"])
+    data = runs[0].about["data"]
+    gone = copy_of(runs[0], tmp_path / "gone", data=data | {"photo": data["photo"] | {"source": "/nowhere"}})
+    terms = compare(gone, reps=0).table.attrs
+    assert terms["n"] == 4 and terms["notes"][-1] == "The floor is of other held-out photographs."
+    assert "its best epoch was chosen by another judge" in terms["notes"][-2]
+
+
+def test_seeds_are_told_from_four_on(runs, tmp_path, capsys):
+    seeds = [copy_of(run, tmp_path / f"{run.recipe.name}{k}", seed=k) for run in runs[:2] for k in range(4)]
+    options = ["--extractor", "simple", "--reps", "0"]
+    command_line(["compare", *(str(run.path) for run in seeds[1:]), *options])
+    assert "over seeds" not in capsys.readouterr().out
+    command_line(["compare", *(str(run.path) for run in seeds), *options])
+    told = capsys.readouterr().out.partition("over seeds; p: permutation test")[2]
+    assert "weighted Frechet (simple features)" in told and "lowest" in told
+    row = next(line for line in told.splitlines() if line.split()[-5:-4] == ["4"])
+    mean, lowest, highest, p = row.split()[-4:]
+    assert mean == lowest == highest and p in ("1", "0.0286")  # copies: no spread; 2 of 70 against the other system
