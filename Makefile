@@ -19,7 +19,7 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.dev
 	$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check . || { echo "make notebooks formats; ruff check . says what it cannot mend"; exit 1; }
 	$(ONE) $(BIN)/nbdev_test --n_workers 2
-	$(ONE) $(BIN)/python -m pytest
+	$(ONE) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: $(VENV)/.installed
 	$(BIN)/jupyter lab nbs
