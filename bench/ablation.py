@@ -1,9 +1,9 @@
 """What a recipe's numbers change: one training a call, its numbers appended to a file of JSON lines
 
-`python bench/ablation.py toon2real norm=sn seed=1` trains that recipe, made small, with these fields changed; `--data scenes`
-on embedded scenes, where the truth is known; a folder with cartoon/{train,val} and photo/{train,val} is judged on
-held-out pictures. Several calls may run side by side and share the file. A call that was stopped goes on when it is
-typed again.
+`python bench/ablation.py toon2real norm=sn seed=1` trains that recipe, made small, with these fields changed.
+`--data scenes` trains on embedded scenes, where the truth is known; a folder with cartoon/{train,val} and
+photo/{train,val} is judged on held-out pictures. Several calls may run side by side and share the file. A call that
+was stopped goes on when it is typed again.
 """
 
 import argparse
