@@ -1,5 +1,7 @@
 "The command line: train, resume, translate, and errors that fit in a line"
 
+import re
+
 import pytest
 from PIL import Image
 from toon2real.cli import COMMANDS, main
@@ -67,7 +69,8 @@ def test_judge_compare_report(folders, tmp_path, capsys):
         main(["compare", str(a), str(b), "--extractor", "simple", "--reps", "5", "--out", str(tmp_path / "table")]) == 0
     )
     out = said(capsys)[0]
-    assert "N = 6 images in every set" in out and "| untranslated input |" in out and "note:" not in out
+    assert "N = 6 images in every set" in out and "| untranslated input |" in out
+    assert re.findall("note: .*", out) == ["note: The floor is of other held-out photographs."]
     assert sorted(p.name for p in (tmp_path / "table").iterdir()) == [
         "about.json",
         "history.csv",
