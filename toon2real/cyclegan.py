@@ -68,9 +68,6 @@ class CycleGAN(System):
         self.pool_c = ImagePool(pool, self.pool_r.rng)
         self._make_players()
 
-    def _seed(self, name: str) -> int:
-        return int(random_state(self.recipe.seed, f"init {name}").integers(2**31))
-
     def _make_players(self):
         self.players = [
             self.player("generators", [self.G_r, self.G_c], self.generators_loss),

@@ -154,9 +154,6 @@ class Patchwise(System):
             self.player("discriminator", [self.D_r], self.D_loss),
         ]
 
-    def _seed(self, name: str) -> int:
-        return int(random_state(self.recipe.seed, f"init {name}").integers(2**31))
-
     def _generator(self) -> PatchGenerator:
         return PatchGenerator(
             self.recipe.width, self.recipe.blocks, self._seed("G_r"), self.recipe.upsample, self.recipe.residual

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from fastcore.basics import patch
 from torch import nn
-from .data import Batch
+from .data import Batch, random_state
 
 # %% ../nbs/16_system.ipynb #5cb2b8db
 @dataclass(frozen=True)
@@ -244,6 +244,10 @@ class System(nn.Module):
         parameters = list(nn.ModuleList(nets).parameters())
         optimizer = torch.optim.Adam(parameters, self.recipe.lr, self.recipe.betas, fused=True, **adam)
         return Player(name, parameters, optimizer, loss)
+
+    def _seed(self, name: str) -> int:
+        "Of the initial weights of the network with this name"
+        return int(random_state(self.recipe.seed, f"init {name}").integers(2**31))
 
     def to_photo(self, c: torch.Tensor) -> torch.Tensor:
         raise TypeError(f"{type(self).__name__} does not define to_photo")
