@@ -218,8 +218,10 @@ def test_pictures_given(trained, copies, tmp_path):
 
 
 def test_an_old_run_says_not_recorded(copies):
-    folder, change = copies
-    change("toon2real", environment={}, options={})
+    folder, _ = copies
+    about = about_of(folder / "toon2real") | {"options": {}}
+    del about["environment"]
+    (folder / "toon2real" / "run.json").write_text(json.dumps(about))
     text = R.report(folder / "toon2real", folder / "x.html", failures=0, extractor="simple").read_text(encoding="utf-8")
     assert "not recorded" in text
     assert R.command(Run(folder / "toon2real")).startswith("Trainer(")

@@ -220,9 +220,10 @@ def _opened(runs) -> list[Run]:
     for run in [runs] if isinstance(runs, (Run, str, Path)) else runs:
         if isinstance(run, Run):
             found.append(run)
-            continue
-        inside = [] if (Path(run) / "run.json").exists() else sorted(Path(run).glob("*/run.json"))
-        found += [Run(file.parent) for file in inside] or [Run(run)]
+        elif (Path(run) / "run.json").exists():
+            found.append(Run(run))
+        else:
+            found += [Run(file.parent) for file in sorted(Path(run).glob("*/run.json"))] or [Run(run)]
     if not found:
         raise RunError("no runs to compare: pass one or more, or their folders")
     for path, times in Counter(str(run.path) for run in found).items():
@@ -308,9 +309,8 @@ class Comparison:
         "All cartoons and photographs that the runs can be judged on"
         sides = sorted({run.recipe.side for run in self.runs})
         if len(sides) > 1:
-            raise RunError(
-                f"runs of {' and '.join(map(str, sides))} px cannot share a table: compare those of one side"
-            )
+            told = " and ".join(map(str, sides))
+            raise RunError(f"runs of {told} px cannot share a table: compare those of one side")
         return validation(self.runs[0], self.cartoon, self.photo)
 
     @cached_property
@@ -409,10 +409,9 @@ def shown(self: Comparison) -> dict[str, tuple[Run, str, int]]:
 def _facts(self: Comparison, run: Run, which: str, epoch: int) -> dict:
     "What a row says beside its metrics"
     history = run.history[run.history.epoch <= epoch]
-    if not len(history) or not {"pairs", "seconds"} <= set(history):
-        raise RunError(
-            f"{run.path / 'history.csv'} has no pairs and seconds up to epoch {epoch}: bring back a copy of it"
-        )
+    if history.empty or not {"pairs", "seconds"} <= set(history):
+        file = run.path / "history.csv"
+        raise RunError(f"{file} has no pairs and seconds up to epoch {epoch}: bring back a copy of it")
     return {
         "system": run.recipe.name,
         "seed": run.recipe.seed,
@@ -567,9 +566,8 @@ def printed(
     table: pd.DataFrame,  # of a `Comparison` or `fid.evaluate`
 ) -> pd.DataFrame:  # strings
     "The table as it is read: standard errors and intervals beside their numbers"
-    columns = [name for name in table if not name.endswith((" se", " low", " high"))]
-    if "which" in table:
-        columns = [name for name in columns if name not in ("system", "which")]
+    beside = (" se", " low", " high")
+    columns = [name for name in table if name not in ("system", "which") and not name.endswith(beside)]
     rows = [[_cell(row, name) for name in columns] for row in table.to_dict("records")]
     return pd.DataFrame(rows, table.index, columns)
 

@@ -278,6 +278,16 @@ def _in_words(group: Group, values: pd.DataFrame, metric: str) -> tuple[str, str
     return f"{title}: best {told}, {smooth}", f"{group.title} {rounded(rise)}"
 
 # %% ../nbs/31_figures.ipynb #d27cff32
+def _plot(cmp: Comparison, across: str, up: str) -> tuple[Figure, Axes]:
+    "An empty figure with axes of these names, and room for a line of the legend for each system"
+    figure = PaperFigure(figsize=(COLUMN, 2.7 + 0.13 * len(cmp.groups)), layout="constrained")
+    return figure, figure.add_subplot(xlabel=across, ylabel=wrapped(up, 1.2))
+
+
+def _legend(figure: Figure):
+    figure.legend(loc="outside upper left", handlelength=1.6, borderaxespad=0, labelspacing=0.3)
+
+
 def _level(ax: Axes, name: str, y: float, side: str):
     "A dashed line of reference, named at its left or right end; nothing where it is far from what is drawn"
     low, high = ax.get_ylim()
@@ -295,8 +305,7 @@ def curves(
 ) -> Figure:
     "Figure 4: a metric against the epoch, a colour for each system, with best epoch and roughness"
     metric, judge = one_judge(cmp, metric)
-    figure = PaperFigure(figsize=(COLUMN, 2.6 + 0.13 * len(cmp.groups)), layout="constrained")
-    ax = figure.add_subplot()
+    figure, ax = _plot(cmp, "epoch", metric)
     rises = []
     for group, mark in zip(cmp.groups, cycle(_MARKS)):
         values = _values(cmp, group, metric)
@@ -308,10 +317,9 @@ def curves(
     _level(ax, "untranslated input", untranslated, "right")
     _level(ax, "other photographs", floor, "left")
     ax.margins(y=0.1)
-    ax.set(xlabel="epoch", ylabel=wrapped(metric, 1.16))
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
     ax.grid(axis="y", color=GRID, linewidth=0.5)
-    figure.legend(loc="outside upper left", handlelength=1.6, borderaxespad=0, labelspacing=0.3)
+    _legend(figure)
     several = len(cmp.runs) > len(cmp.groups)
     seeds = "; bold: mean over seeds, ±: standard deviation" if several else ""
     figure.note(
@@ -346,8 +354,7 @@ def plane(cmp: Comparison) -> Figure:
     "Distance to photographs against distance to the input, a trajectory for each run"
     metric, judge = one_judge(cmp)
     main, to_input = judge["main"], f"{judge['main']} to input"
-    figure = PaperFigure(figsize=(COLUMN, 2.8 + 0.13 * len(cmp.groups)), layout="constrained")
-    ax = figure.add_subplot()
+    figure, ax = _plot(cmp, to_input, f"{main} to photographs")
     for group, mark in zip(cmp.groups, cycle(_MARKS)):
         paths = [cmp.history(run)[[to_input, main, metric]].dropna() for run in group.runs]
         for path in paths:
@@ -361,8 +368,7 @@ def plane(cmp: Comparison) -> Figure:
     ax.set(xlim=(0, ax.get_xlim()[1] * 1.04), ylim=(0, ax.get_ylim()[1]))
     _level(ax, "other photographs", floor, "right")
     _draw_equal_scores(ax)
-    ax.set(xlabel=to_input, ylabel=wrapped(f"{main} to photographs", 1.25))
-    figure.legend(loc="outside upper left", handlelength=1.6, borderaxespad=0, labelspacing=0.3)
+    _legend(figure)
     figure.note(
         f"Left: more content kept; down: more like photographs. Grey lines: equal {metric} = 0.8 · vertical + "
         f"0.2 · horizontal. Ring: best epoch; large mark: last. {_judged_on(judge)}."

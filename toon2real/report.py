@@ -285,12 +285,11 @@ def _fields(run: Run) -> dict[str, str]:
 
 def recipes(cmp: Comparison) -> dict:
     "Fields of the recipes: those that differ and those that all share, a value for each run; and what they mean"
-    values = [_fields(run) for run in cmp.runs]
-    names = dict.fromkeys(name for fields in values for name in fields if name not in ("class", "name"))
-    rows = {name: [fields.get(name) for fields in values] for name in names}
-    same = {name: row for name, row in rows.items() if len(set(row)) == 1}
-    differ = sorted(rows.keys() - same, key=lambda name: (None in rows[name], list(rows).index(name)))
-    return {"differ": {name: rows[name] for name in differ}, "same": same, "notes": notes(cmp)}
+    fields = pd.DataFrame([_fields(run) for run in cmp.runs], dtype=object).drop(columns=["class", "name"])
+    fields = fields.where(fields.notna(), None)
+    same = fields.nunique(dropna=False) == 1
+    differ = fields.loc[:, ~same].sort_index(axis=1, key=lambda names: fields[names].isna().any(), kind="stable")
+    return {"differ": differ.to_dict("list"), "same": fields.loc[:, same].to_dict("list"), "notes": notes(cmp)}
 
 
 def notes(cmp: Comparison) -> dict[str, str]:
