@@ -284,14 +284,13 @@ def _sheets(cat: Catalogue, folder: Path) -> str:
             old.unlink()
     said = []
     for filter in ["kept", "reject", *FILTERS]:
-        which = {"filter": filter, "order": "near" if filter in FILTERS else "time"}
-        count = cat.picks().total(filter)
-        for start in range(0, count, _SHEET):
-            page = cat.picks().page(start, _SHEET, **which)
-            sheet = cat.contact_sheet(page, 12, lambda row: f"{row.Index}: {_when(row)}")
+        ids = cat.picks().select(filter, "near" if filter in FILTERS else "time")
+        for start in range(0, len(ids), _SHEET):
+            rows = cat.picks().table(ids[start : start + _SHEET])
+            sheet = cat.contact_sheet(rows, 12, lambda row: f"{row.Index}: {_when(row)}")
             write_atomic(folder / f"{filter}-{start // _SHEET + 1}.jpg", jpeg_bytes(sheet, 85))
-        if count:
-            said.append(f"{filter} {count}")
+        if len(ids):
+            said.append(f"{filter} {len(ids)}")
     return f"{folder}: sheets of {', '.join(said)}"
 
 # %% ../nbs/10_curate.ipynb #b039bdcf

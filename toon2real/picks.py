@@ -49,19 +49,18 @@ def near_pairs(
 ) -> pd.DataFrame:  # a row a pair: first (the preferred one), second, bits and colour (that differ); nearest first
     "All pairs of pictures that look alike"
     signs, tiny = _signs(hashes), np.asarray(tiny, np.uint8).reshape(-1, 192)
-    found = [pd.DataFrame({"first": [0], "second": [0], "bits": [0.0], "colour": [0.0]})[:0]]
+    found = [pd.DataFrame({"first": [0], "second": [0], "bits": [0], "colour": [0.0]})[:0]]
     for cell, around in _cells(tiny, max(colour * 255, 1)):
         others = signs[around].T
         for rows in np.array_split(cell, -(-len(cell) // 256)):
             row, column = np.nonzero(signs[rows] @ others >= 64 - 2 * bits)
-            row, column = np.stack([row, column])[:, around[column] < rows[row]]
-            row, column = np.stack([row, column])[:, np.arange(len(row)) - np.searchsorted(row, row) < most]
-            first, second = around[column], rows[row]
-            differ = (64 - np.einsum("ij,ij->i", signs[first], signs[second])) / 2
+            pairs = pd.DataFrame({"first": around[column], "second": rows[row]})
+            pairs = pairs[pairs["first"] < pairs.second].groupby("second").head(most)
+            first, second = pairs["first"].to_numpy(), pairs.second.to_numpy()
+            differ = (signs[first] != signs[second]).sum(1)
             apart = np.abs(tiny[first].astype(np.int16) - tiny[second]).mean(1) / 255
-            pairs = pd.DataFrame({"first": first, "second": second, "bits": differ, "colour": apart})
-            found.append(pairs[apart <= colour])
-    return pd.concat(found, ignore_index=True).astype({"bits": int}).sort_values(["bits", "colour"])
+            found.append(pairs.assign(bits=differ, colour=apart)[apart <= colour])
+    return pd.concat(found, ignore_index=True).sort_values(["bits", "colour"])
 
 # %% ../nbs/09_picks.ipynb #0dd12b7e
 def settle(
