@@ -650,19 +650,18 @@ def permutation_p(
 
 def over_seeds(
     table: pd.DataFrame,  # of a `Comparison`, with several seeds of each system
-    measures: Iterable[str] = None,  # columns (default: the score, its main distance and KID)
-) -> pd.DataFrame:  # a row for each system, at its best and its last epochs, by each measure
+) -> pd.DataFrame:  # a row for each system, at its best and its last epochs, by the score, its main distance and KID
     "Seeds, mean and range over them, and `permutation_p` against the system whose mean is best"
     parts = {}
-    measures = measures or [table.attrs[name] for name in ("metric", "main", "kid")]
+    measures = [table.attrs[name] for name in ("metric", "main", "kid")]
     for which, measure in product(("best", "last"), measures):
         rows = table[table.which.str.contains(which, na=False)].dropna(subset=[measure])
         if rows.empty:  # nobody has judged while they trained
             continue
         values = rows.groupby("system", sort=False)[measure]
         part = values.agg(seeds="count", mean="mean", lowest="min", highest="max")
-        first = part["mean"].idxmax() if measure in HIGHER else part["mean"].idxmin()
-        part["p"] = values.agg(partial(permutation_p, values.get_group(first)))
+        first = values.get_group(part["mean"].idxmin())
+        part["p"] = values.agg(partial(permutation_p, first))
         parts[which, measure] = part
     return pd.concat(parts, names=["epoch", "measure"])
 

@@ -161,9 +161,8 @@ def palette(cmp: Comparison) -> dict[str, str]:
 def svg(
     fig,  # a matplotlib figure
     alt: str,  # what it shows, for those who cannot see it; a page has no two alike
-    colours: dict[str, str],  # of `palette`
 ) -> ElementTree.Element:
-    "The figure as SVG whose colours follow the page; the same figure gives the same text"
+    "The figure as SVG for a page with others; the same figure gives the same text"
     buffer, href = io.BytesIO(), f"{{{XLINK}}}href"
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
         fig.savefig(buffer, format="svg", transparent=True, dpi=200, bbox_inches="tight", pad_inches=0.03)
@@ -174,9 +173,6 @@ def svg(
             node.attrib.pop("id", None)  # the same in every figure, and nothing refers to it
         if href in node.attrib and node.tag.endswith("}image"):
             node.set(href, _as_jpeg(node.get(href)))
-        for colour, variable in colours.items():
-            if colour in node.get("style", ""):
-                node.set("style", node.get("style").replace(colour, variable))
     root.set("role", "img")
     root.set("aria-label", alt)
     return root
@@ -205,9 +201,11 @@ def drawn(
         alt = f"{alt}. {'; '.join(told)}"
     caption = fig.get_supxlabel().replace("\n", " ")
     fig.supxlabel("")
-    root = svg(fig, alt, palette(cmp))
+    root = svg(fig, alt)
     width = float(root.get("viewBox").split()[2])
     text = ElementTree.tostring(root, encoding="unicode")
+    for colour, variable in palette(cmp).items():
+        text = text.replace(colour, variable)
     return dict(alt=alt, svg=Markup(text), width=round(width), caption=caption)
 
 # %% ../nbs/32_report.ipynb #aa445a35
@@ -336,20 +334,18 @@ def report(
     title: str = None,  # at its head
     note: str = "",  # a paragraph of your own below the first
     pictures: int = 5,  # cartoons in the comparison
-    failures: int = 6,  # failures shown of the system that came first; 0: none
+    failures: int = 6,  # failures shown of the run that was judged best; 0: none
     epochs: int = 20,  # epochs of a run under the slider, at most
     **options,  # of `experiment.compare`, for runs
 ) -> Path:
     "Write the report of a comparison: one self-contained HTML page"
     cmp = runs if isinstance(runs, Comparison) else compare(runs, **{"extractor": "theirs"} | options)
-    about = dict(results=None, verdict=["There is no table."], no_table=None)
-    star = cmp.groups[-1].runs[0]
+    star = figures.leader(cmp)
     try:
-        standing = Standing(cmp.table)
-        about |= dict(results=results(cmp), verdict=standing.sentences(fair=not cmp.notes))
-        star = next(run for run in cmp.runs if TITLES.get(run.recipe.name, run.recipe.name) == standing.order[0])
+        verdict = Standing(cmp.table).sentences(fair=not cmp.notes)
+        about = dict(results=results(cmp), verdict=verdict, no_table=None)
     except (ValueError, WeightsMissing) as error:
-        about["no_table"] = str(error)
+        about = dict(results=None, verdict=["There is no table."], no_table=str(error))
     until = ["--until", cmp.until] if cmp.until else []
     again = command_line(["toon2real", "report", *[run.path for run in cmp.runs], *until])
     page = template().render(
