@@ -236,7 +236,7 @@ class UNIT(System):
         index: np.ndarray = None,  # global sample numbers, as in `System.step`
     ) -> dict[str, torch.Tensor]:  # loss terms without their weights, and both totals
         "One whole optimisation step: discriminators, then encoders and decoders"
-        self._given = None if noise is None else self._check_noise(list(noise), c)
+        self._given = None if noise is None else list(noise)
         try:
             return super().step(c, r, index)
         finally:
@@ -267,21 +267,17 @@ def draw_noise(
 
 @patch
 def draws(self: UNIT, batch: Batch) -> dict[str, torch.Tensor]:
-    "This step's noise: all of `NOISES` in one tensor"
-    noise = self._given or self.draw_noise(batch.index, batch.c)
-    return dict(noise=torch.stack([*noise.values()]))
-
-
-@patch
-def _check_noise(self: UNIT, noise: list, c: torch.Tensor) -> dict[str, torch.Tensor]:
-    "Noise by name; ValueError if it does not fit the codes"
-    shape = (len(c), *self._code_shape(c))
-    if len(noise) != len(NOISES):
-        raise ValueError(f"noise has {len(noise)} tensors, but a step uses {len(NOISES)}: {', '.join(NOISES)}")
-    for name, z in zip(NOISES, noise):
+    "This step's noise, drawn or given: all of `NOISES` in one tensor; ValueError if what is given fits no code"
+    given = self._given
+    if given is None:
+        given = list(self.draw_noise(batch.index, batch.c).values())
+    if len(given) != len(NOISES):
+        raise ValueError(f"noise has {len(given)} tensors, but a step uses {len(NOISES)}: {', '.join(NOISES)}")
+    shape = (len(batch.c), *self._code_shape(batch.c))
+    for name, z in zip(NOISES, given):
         if z.shape != shape:
             raise ValueError(f"noise for {name} has shape {tuple(z.shape)}, but the code's is {shape}")
-    return {name: z.to(c) for name, z in zip(NOISES, noise)}
+    return dict(noise=torch.stack([z.to(batch.c) for z in given]))
 
 # %% ../nbs/19_unit.ipynb #a28823ee
 @patch
