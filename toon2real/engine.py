@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from .data import Batch
-from .system import Recipe, System, load_system_state, system_state
+from .system import Recipe, System, load_system_state, ranks, system_state
 
 # %% ../nbs/17_engine.ipynb #d99be93e
 def choose_precision(precision: str, device: torch.device) -> str:
@@ -34,18 +34,19 @@ def repays(
     recipe: Recipe,
     steps: int,  # that the training will make
 ) -> bool:
-    "Will compiling cost less time than it saves? In steps of 128 px and width 64, at least 5,000"
-    return steps * (recipe.side / 128) ** 2 * (recipe.width / 64) ** 2 >= 5000
+    "Will compiling cost less time than it saves? In steps of 128 px and width 64, at least 4,000"
+    return steps * (recipe.side / 128) ** 2 * (recipe.width / 64) >= 4000
 
 # %% ../nbs/17_engine.ipynb #839faaa0
 @patch
 def _compile(self: System):
-    "Compile the forward of every network"
+    "Compile the forward of every network but the discriminators"
     before = {name: value.clone() for name, value in system_state(self).items()}
     recipe = self.recipe
     weight = next(self.parameters())
-    black = weight.new_full((recipe.batch, 3, recipe.side, recipe.side), -1)
-    self.forwards = {net: torch.compile(net.forward, dynamic=False) for net in self.children()}
+    black = weight.new_full((recipe.batch // ranks()[1], 3, recipe.side, recipe.side), -1)
+    nets = [net for name, net in self.named_children() if not name.startswith("D_")]
+    self.forwards = {net: torch.compile(net.forward, dynamic=False) for net in nets}
     try:
         self.step(black, black)
     except Exception as e:  # whatever the compiler, the C compiler or the system raises: the plain step needs none

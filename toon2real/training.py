@@ -335,7 +335,15 @@ def _end_epoch(self: Trainer, epoch: int):
     "Write down an epoch"
     options = self.options
     self._note(self.meter.read)
-    row, samples = self._row(epoch), None
+    row = dict(
+        epoch=epoch,
+        step=self.step,
+        pairs=self.step * self.recipe.batch,
+        seconds=round(self.seconds, 3),
+        lr=self.system.lr(self.system.players[0], epoch, self.step),
+        **self.meter.mean(),
+    )
+    samples = None
     if self._due(options.sample_every, epoch):
         samples = translate_samples(self.system, *self.fixed)
         row["luma_correlation"] = self._watch(samples["cartoon"], samples["to_photo"])
@@ -352,19 +360,6 @@ def _end_epoch(self: Trainer, epoch: int):
     if self._due(options.save_every, epoch):
         self.save()
         self._drop_former_best()
-
-# %% ../nbs/28_training.ipynb #c3217e09
-@patch
-def _row(self: Trainer, epoch: int) -> dict:
-    "An epoch's row of the history, before anybody has judged it"
-    return dict(
-        epoch=epoch,
-        step=self.step,
-        pairs=self.step * self.recipe.batch,
-        seconds=round(self.seconds, 3),
-        lr=self.system.lr(self.system.players[0], epoch, self.step),
-        **self.meter.mean(),
-    )
 
 # %% ../nbs/28_training.ipynb #aeb561e1
 @patch
@@ -397,19 +392,14 @@ def _drop_former_best(self: Trainer):
 @patch
 def _judged(self: Trainer) -> dict | None:
     "The last evaluation, and which epoch was the best"
-    run = self.run
-    if run.best is None:
+    best, metric = self.run.best, self.run.metric
+    if best is None:
         return None
-    rows = run.history.dropna(subset=run.metric)
-    last, metrics = rows.iloc[-1], run.about["judge"]["untranslated"]
-    return dict(
-        epoch=int(last.epoch),
-        metric=run.metric,
-        value=float(last[run.metric]),
-        best=float(rows[run.metric].min()),
-        best_epoch=run.best,
-        all={name: float(last[name]) for name in metrics if name in rows},
-    )
+    rows = self.run.history.dropna(subset=metric).set_index("epoch")
+    metrics = [name for name in self.run.about["judge"]["untranslated"] if name in rows]
+    last = rows[metrics].iloc[-1].to_dict()
+    lowest = float(rows[metric][best])
+    return dict(epoch=int(rows.index[-1]), metric=metric, value=last[metric], best=lowest, best_epoch=best, all=last)
 
 # %% ../nbs/28_training.ipynb #681d885a
 @patch
@@ -630,19 +620,15 @@ class Background:
 # %% ../nbs/28_training.ipynb #63b0f1df
 @contextmanager
 def _determinism(on: bool):
-    "cuDNN and torch restricted to deterministic algorithms for a while"
-    if not on:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    algorithms, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+    "torch restricted to deterministic algorithms for a while"
+    before = torch.are_deterministic_algorithms_enabled()
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(algorithms)
-        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(before)
 
 # %% ../nbs/28_training.ipynb #baf0d09e
 @patch
@@ -739,14 +725,10 @@ def _load(self: Trainer):
 @patch
 def _init_from(self: Trainer, source):
     "Start from a run's or a weights file's networks, with fresh optimisers"
-    path = Path(source.path if isinstance(source, Run) else source)
-    names = self.system.generators
-    if path.is_dir():
-        other = Run(path).system()
-        if Run(path).checkpoint_steps:
-            names = [name for name, _ in self.system.named_children()]
-    else:
-        other = load_weights(path)
+    path = Path(getattr(source, "path", source))
+    other = Run(path).system() if path.is_dir() else load_weights(path)
+    whole = path.is_dir() and Run(path).checkpoint_steps
+    names = [name for name, _ in self.system.named_children()] if whole else self.system.generators
     try:
         for name in names:
             getattr(self.system, name).load_state_dict(getattr(other, name).state_dict())
