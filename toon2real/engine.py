@@ -34,8 +34,8 @@ def repays(
     recipe: Recipe,
     steps: int,  # that the training will make
 ) -> bool:
-    "Will compiling cost less time than it saves? In steps of 128 px and width 64, at least 4,000"
-    return steps * (recipe.side / 128) ** 2 * (recipe.width / 64) >= 4000
+    "Will compiling cost less time than it saves? In steps of 128 px and width 64, at least 3,000"
+    return steps * (recipe.side / 128) ** 2 * (recipe.width / 64) >= 3000
 
 # %% ../nbs/17_engine.ipynb #839faaa0
 @patch
