@@ -33,7 +33,7 @@ class View:
     order: str = "time"  # or "near" (to the threshold), or "like" (one's picks)
     film: int | None = None  # only this film
     shots: bool = True  # one tile a shot
-    shot: tuple[int, int] | None = None  # the shot (film, number) that is opened
+    shot: list[int] | None = None  # the shot (film, number) that is opened
 
 # %% ../nbs/37_picker.ipynb #1609e2ea
 _SLIDERS = {  # lowest, highest, step
@@ -127,7 +127,7 @@ def _tell(self: FramePicker):
         numbers["rejected"] = counts["frames"] - counts["kept"]
         values = asdict(self.picks.thresholds)
         self.state = {
-            "view": asdict(self.view) | {"shot": list(self.view.shot or []) or None},
+            "view": asdict(self.view),
             "version": self._version,
             "said": self._said,
             "total": len(self.frames),
@@ -279,11 +279,10 @@ def _answer(self: FramePicker, message: dict):
     elif kind == "pictures":
         self.send({"number": message["number"]}, self.picks.thumbnails(message["frames"]))
     elif kind == "view":
-        wanted = {field.name: message[field.name] for field in fields(View)}
-        shot = wanted["shot"] and tuple(wanted["shot"])
-        if shot and not self.view.shot:
+        wanted = View(**{field.name: message[field.name] for field in fields(View)})
+        if wanted.shot and not self.view.shot:
             self._behind.append((self.view, self.frames))
-        self.show(View(**wanted | {"shot": shot}))
+        self.show(wanted)
     elif kind == "back":
         self.view, self.frames = self._behind.pop()
         self._version += 1

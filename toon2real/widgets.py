@@ -27,6 +27,7 @@ import traitlets as T
 from . import demo
 from .experiment import TITLES, Comparison, colour
 from .live import PictureWidget, static
+from .monitor import TrainingMonitor  # noqa: F401
 from .picker import FramePicker  # noqa: F401
 from .images import ImageError, jpeg_bytes, list_images, open_image, png_bytes, to_pil
 from .likeness import static_page
@@ -35,12 +36,7 @@ from .scenes import pairs, scenes
 from .progress import luma_correlation
 from .translate import Translator
 
-_all_ = ["FramePicker"]
-
-# %% ../nbs/39_widgets.ipynb #4c3fde98
-from .monitor import TrainingMonitor as TrainingMonitor
-
-_all_ = ["TrainingMonitor"]
+_all_ = ["FramePicker", "TrainingMonitor"]
 
 # %% ../nbs/39_widgets.ipynb #bbed1005
 def _as_runs(runs) -> tuple[list[Run], list[str], list[str]]:
@@ -350,11 +346,6 @@ def _outputs(title: str, system, cartoons: list[np.ndarray]) -> list[np.ndarray]
     return outputs
 
 
-def _noise(number: int) -> np.ndarray:
-    "A picture of noise, for catch trials"
-    return np.random.default_rng(number).integers(0, 256, (128, 128, 3), dtype=np.uint8)
-
-
 def _append(path: Path, record: dict):
     "Add a line to a file; it is on the disk when this returns"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -402,6 +393,9 @@ class HumanStudy(PictureWidget):
         self.systems = {name: _outputs(name, one, self.cartoons) for name, one in systems.items()}
         if len(self.systems) < 2:
             raise ValueError(f"HumanStudy compares two systems or more: it got {', '.join(self.systems) or 'none'}")
+        rng = np.random.default_rng(seed)
+        noise = [rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in self.photos]
+        self.shown = self.systems | dict(zip((None, *CATCH), (self.cartoons, self.photos, noise)))
         self.trials = plan_trials(list(self.systems), len(self.cartoons), len(self.photos), trials, seed)
         self.total = trials
         self._next()
@@ -440,12 +434,8 @@ class HumanStudy(PictureWidget):
         "`<trial>/input`, `<trial>/0` (left) or `<trial>/1` (right) as JPEG"
         number, place = key.split("/")
         trial = self.trials[int(number)]
-        if place == "input":
-            return jpeg_bytes(self.cartoons[trial.image], quality=92)
-        shown = trial.shown[int(place)]
-        if not trial.catch:
-            return jpeg_bytes(self.systems[shown][trial.image], quality=92)
-        return jpeg_bytes(self.photos[trial.image] if shown == CATCH[0] else _noise(trial.number), quality=92)
+        shown = None if place == "input" else trial.shown[int(place)]
+        return jpeg_bytes(self.shown[shown][trial.image], quality=92)
 
     def answer(
         self,
