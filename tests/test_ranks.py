@@ -115,8 +115,8 @@ def among_several(work: Path):
     asked.callbacks += [AskedToStop()] * asked.first
     asked.fit()
     told = dict(steps=[half.step, whole.step, interrupted.step, asked.step], ends=[taken, uneven, signalled])
-    told["features"] = features(PICTURES[0], "simple", shard="dist", batch=2).tolist()
-    told["fid"] = fid(*PICTURES, "simple", shard="dist", batch=2)
+    told["features"] = features(PICTURES[0], "simple", shard=True, batch=2).tolist()
+    told["fid"] = fid(*PICTURES, "simple", shard=True, batch=2)
     (work / f"{ranks()[0]}.json").write_text(json.dumps(told))
     torch.save(unit_steps(), work / f"{ranks()[0]}.pt")
 
