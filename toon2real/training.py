@@ -48,6 +48,7 @@ from toon2real.system import (
     System,
     anywhere,
     by_the_first,
+    html_table,
     join,
     load_system_state,
     ranks,
@@ -634,6 +635,12 @@ def _determinism(on: bool):
 @patch
 def __repr__(self: Trainer) -> str:
     return f"Trainer({self.recipe.name} -> {self.run.path}): {in_words(self.status())}"
+
+
+@patch
+def _repr_html_(self: Trainer) -> str:
+    rows = {"run": self.run.path, "recipe": self.recipe, "cartoons": self.cartoon, "photos": self.photo}
+    return html_table(rows | {"on": f"{self.device}, {self.options.precision}", "now": in_words(self.status())})
 
 # %% ../nbs/28_training.ipynb #37ebc275
 @patch(cls_method=True)
