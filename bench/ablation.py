@@ -143,7 +143,7 @@ def main():
         "pairs": int(run.history.pairs.iloc[-1]),
         "core_seconds": round(seconds),
         "curve": curve,  # Frechet on simple features after each epoch
-        "roughness": round(float(np.abs(np.diff(curve, n=2)).mean()), 2),
+        "roughness": round(float(np.abs(np.diff(curve, n=2)).mean()), 2) if len(curve) > 2 else None,
         "late_rise": round(curve[-1] - min(curve), 2),
         "last": final(options, run, val, truth),
         "trace": traces[0].rows if traces else [],

@@ -28,10 +28,10 @@ class PatchwiseRecipe(Recipe):
 
     name: str = "patchwise"
     blocks: int = 6  # residual blocks of the generator; 9 from 256 px up
-    norm: str = "sn"  # of the discriminator: "in", "sn" or "sn+in"
-    contrast: float = 1.0  # weight of the contrast between a cartoon and its translation
+    norm: str = "sn+in"  # of the discriminator: "in", "sn" or "sn+in"
+    contrast: float = 0.5  # weight of the contrast between a cartoon and its translation
     contrast_same: float = 0.0  # of the contrast between a photo and its translation
-    identity: float = 5.0  # of the mean absolute difference between a photo and its translation
+    identity: float = 0.0  # of the mean absolute difference between a photo and its translation
     patches: int = 256  # compared in each map of features, or as many as the map has
     temperature: float = 0.07  # tau: how sharp the comparison is
     residual: bool = True  # the generator adds to the picture; False: it paints the picture anew
