@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-# a job in the background ignores Ctrl-C, and so would every training that a test starts and interrupts
+# a job in the background ignores Ctrl-C, and nohup a closed terminal; so would every training that a test starts
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
