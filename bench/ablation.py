@@ -85,15 +85,18 @@ def grid(pictures):
     return float(np.sqrt(power[half] * power[quarter] / beside))
 
 
-def final(options, run, val, truth):
-    "The numbers of the last epoch"
+def rounded(numbers):
+    return {name: float(f"{value:.5g}") for name, value in numbers.items()}
+
+
+def results(options, run, val, truth):
+    "The numbers of the last epoch; without truth, those of every epoch too"
     made = translate_all(run.system(), val[0])
-    row = {"luma": luma_correlation(val[0], made), "grid": grid(made)}
-    if truth is None:
-        row |= judge_run(run, *val, extractor=options.extractor, again=True).iloc[-1].to_dict()
-    else:
-        row |= against_truth(made, truth, val[1][:100])
-    return {name: float(f"{value:.5g}") for name, value in row.items()}
+    last = {"luma": luma_correlation(val[0], made), "grid": grid(made)}
+    if truth is not None:
+        return {"last": rounded(last | against_truth(made, truth, val[1][:100]))}
+    judged = judge_run(run, *val, extractor=options.extractor, again=True).to_dict("records")
+    return {"epochs_judged": [rounded(row) for row in judged], "last": rounded(last | judged[-1])}
 
 
 def train(options, recipe, path, given, val):
@@ -103,7 +106,7 @@ def train(options, recipe, path, given, val):
     if (path / "run.json").exists():
         trainer = Trainer.resume(path, *given, **how)
     else:
-        how |= {"precision": options.precision, "weights_every": options.epochs}
+        how |= {"precision": options.precision, "weights_every": 1}
         trainer = Trainer(recipe, *given, path, evaluate_every=1, extractor="simple", save_minutes=3, **how)
     return trainer.fit(), callbacks
 
@@ -145,7 +148,7 @@ def main():
         "curve": curve,  # Frechet on simple features after each epoch
         "roughness": round(float(np.abs(np.diff(curve, n=2)).mean()), 2) if len(curve) > 2 else None,
         "late_rise": round(curve[-1] - min(curve), 2),
-        "last": final(options, run, val, truth),
+        **results(options, run, val, truth),
         "trace": traces[0].rows if traces else [],
     }
     with open(options.out, "a") as out:
