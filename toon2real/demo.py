@@ -14,9 +14,10 @@ from pathlib import Path
 
 from .cyclegan import cartoon2real, toon2real
 from .images import open_image, write_atomic
-from .runs import SHIPPED, Run, save_weights
+from .runs import SHIPPED, Run, RunError, read_about, save_weights
 from .system import Recipe
 from .training import Trainer
+from .translate import find_weights
 from .unit import unit
 
 # %% ../nbs/33_demo.ipynb #df793a7f
@@ -29,10 +30,20 @@ def runs() -> list[Run]:
 
 # %% ../nbs/33_demo.ipynb #e05dced8
 def card(
-    name: str,  # "unit", "cartoon2real" or "toon2real"
+    name: str,  # "unit", "cartoon2real", "toon2real", or other weights that `Translator.load` finds
 ) -> str:
-    "What the shipped weights are: data, pairs, seed, figures, limits"
-    run = Run(SHIPPED / name)
+    "What weights are: data, pairs, seed, figures, limits; RunError if a file does not say so"
+    path = find_weights(name)
+    if path.parent == SHIPPED:
+        return _card_of(Run(path))
+    text = read_about(path).get("card") if path.is_file() else None
+    if text is None:
+        raise RunError(f"{path} has no card: `Run` and `read_about` show what it says of itself")
+    return text
+
+
+def _card_of(run: Run) -> str:
+    "The card of a shipped run"
     recipe, row, judge = run.recipe, run.history.iloc[-1], run.about["judge"]
     images = run.about["data"]["cartoon"]["images"]
     distance = judge["main"]

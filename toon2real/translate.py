@@ -333,30 +333,40 @@ def load_reference(path: Path) -> System:
     return OneWay(G, Path(path).stem).eval()
 
 # %% ../nbs/26_translate.ipynb #393f259c
-def _weights_hint(home: str | None) -> str:
-    "What the folder TOON2REAL_WEIGHTS holds"
-    if not home:
-        return "TOON2REAL_WEIGHTS, the folder in which names are looked up, is not set"
-    files = Path(home).iterdir() if Path(home).is_dir() else ()
+def _weight_folders() -> list[Path]:
+    "Where names are looked up: the folder TOON2REAL_WEIGHTS, and `weights` in a clone of the repository"
+    home = os.environ.get("TOON2REAL_WEIGHTS")
+    clone = SHIPPED.parent.parent
+    of_clone = [clone / "weights"] if (clone / "settings.ini").exists() else []
+    return [Path(home), *of_clone] if home else of_clone
+
+
+def _held(folder: Path) -> str:
+    "What a folder of weights holds"
+    files = folder.iterdir() if folder.is_dir() else ()
     names = sorted({file.stem for file in files if file.is_dir() or file.suffix in (".safetensors", ".pth")})
-    return f"{home} has {', '.join(names) or 'no weights'}"
+    return f"{folder} has {', '.join(names) or 'no weights'}"
 
 # %% ../nbs/26_translate.ipynb #7889d3fd
 def find_weights(source) -> Path:
     """The path of a run or weights file: "toon2real", "cartoon2real" or "unit" (they come with the library), `source`
-    itself, or what has that name in the folder TOON2REAL_WEIGHTS. RunError lists where it was looked for."""
-    home = os.environ.get("TOON2REAL_WEIGHTS")
+    itself, or what has that name in the folder TOON2REAL_WEIGHTS or in `weights` of a clone of the repository.
+    RunError lists where it was looked for."""
     shipped = SHIPPED / Path(source).name
     if shipped.is_dir() and str(source) == shipped.name and not (Path(source) / "run.json").exists():
         return shipped
+    folders = _weight_folders()
     looked = [Path(source)]
-    if home:
-        looked += [Path(home) / f"{source}{suffix}" for suffix in ("", ".safetensors", ".pth")]
+    looked += [folder / f"{source}{suffix}" for folder in folders for suffix in ("", ".safetensors", ".pth")]
     for path in looked:
         if os.path.exists(path):
             return path
-    places = ", ".join(map(str, looked))
-    raise RunError(f"{source}: no such run or weights file. Looked for {places}; {_weights_hint(home)}")
+    hints = [_held(folder) for folder in folders]
+    if not os.environ.get("TOON2REAL_WEIGHTS"):
+        hints.append("TOON2REAL_WEIGHTS, a folder of your own for such names, is not set")
+    raise RunError(
+        f"{source}: no such run or weights file. Looked for {', '.join(map(str, looked))}; {'; '.join(hints)}"
+    )
 
 
 @patch(cls_method=True)
@@ -682,8 +692,8 @@ def translate_command(
     """Translate images, videos and folders of them. Existing files are kept unless --overwrite is given.
 
     Args:
-        source: A run's folder, a weights file (.safetensors, or .pth of the public CycleGAN reference), or a name
-            in the folder TOON2REAL_WEIGHTS.
+        source: A run's folder, a weights file (.safetensors, or .pth of the public CycleGAN reference), or the name
+            of shipped weights or of some in the folder TOON2REAL_WEIGHTS.
         inputs: Images, videos, folders.
         out: A folder for the results; for one image or one video also the name of the result.
         direction: Cartoons to photos, or photos to cartoons.
