@@ -9,7 +9,6 @@ __all__ = ['cartoon2real', 'toon2real', 'CycleGANRecipe', 'CycleGAN']
 
 # %% ../nbs/18_cyclegan.ipynb #77d96d68
 from dataclasses import dataclass
-import numpy as np
 import torch
 from fastcore.basics import patch
 from .data import Batch, random_state

@@ -19,7 +19,6 @@ from toon2real.generator import (
     need,
     init_normal,
     plain_keys,
-    raw_weight,
     read_reference,
     seeded,
 )

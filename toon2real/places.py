@@ -16,7 +16,6 @@ import numpy as np
 from toon2real.painter import (
     LATTICE,
     MATERIALS,
-    SKIES,
     Canvas,
     F,
     Scene,

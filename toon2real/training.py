@@ -29,10 +29,9 @@ from .catalogue import read_manifest
 from .data import Domain, Pairs, choose, load_side
 from .engine import choose_precision
 from .features import best_extractor
-from .fid import Judge, judge_of
+from .fid import judge_of
 from .images import to_tensor, to_uint8
 from toon2real.progress import (
-    Callback,
     Diverged,
     Meter,
     Pace,
