@@ -313,10 +313,12 @@ def extractor_for(
 
 # %% ../nbs/24_features.ipynb #297968f3
 def best_extractor(
-    which="auto",  # "auto": Inception as deep as weights are found, else simple features; "simple"; or a weights file
+    which="auto",  # "auto": Inception as deep as weights are found, else simple features; "simple"; a weights file
     **kw,  # for `Inception`
 ):
-    'An extractor by name, as options and the command line say it. With "auto" no run fails for want of weights.'
+    'An extractor by its name, or itself. With "auto" no run fails for want of weights.'
+    if not _is_path(which):
+        return which
     if str(which) == "simple":
         return SimpleFeatures()
     try:

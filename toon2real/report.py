@@ -30,7 +30,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from . import __version__, experiment, figures
-from .experiment import HIGHER, TITLES, Comparison, compare, number, permutation_p
+from .experiment import COUNTS, HIGHER, TITLES, Comparison, compare, number, permutation_p
 from .features import WeightsMissing
 from .fid import UNTRANSLATED
 from .images import grid, jpeg_bytes, resize, to_pil, write_atomic
@@ -121,9 +121,9 @@ def sentences(
 def results(cmp: Comparison) -> dict:
     "The table of a comparison: numbers and text, its measures in the order of the page, and the best of each"
     table, texts = cmp.table, experiment.printed(cmp.table)
-    first, facts = (table.attrs["metric"], table.attrs["main"]), ("seed", "epoch", "pairs", "seconds", "parameters")
-    measures = [name for name in texts if name not in facts and table[name].notna().any()]
-    measures.sort(key=lambda name: (name == "paper", name in HIGHER, name != first[0], name != first[1]))
+    metric, main = table.attrs["metric"], table.attrs["main"]
+    measures = [name for name in texts if name not in COUNTS and table[name].notna().any()]
+    measures.sort(key=lambda name: (name == "paper", name in HIGHER, name != metric, name != main))
     systems, best = table[table.system.notna()], {}
     several = systems.system.nunique() > 1
     for name in measures if several else []:
