@@ -18,6 +18,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -156,7 +157,7 @@ def _read(place: Path, fingerprint: str) -> Domain | None:
         return None
 
 # %% ../nbs/12_data.ipynb #da000004
-def _build(pile: _Pile, progress: bool):
+def _build(pile: _Pile, progress: bool) -> Domain:
     "Decode the pictures into a map"
     for killed in pile.place.glob(".*.tmp"):
         killed.unlink()
@@ -179,15 +180,17 @@ def _build(pile: _Pile, progress: bool):
             why = f"none of its {len(skipped)} images can be read ({first})"
             raise DataError(f"{pile.label}: {why}: is it the right folder?")
     images = np.memmap(path, np.uint8, "r", shape=(len(names), pile.side, pile.side, 3))
+    domain = Domain(images, names, content_hash(names, images), skipped)
     about = {
         "files": pile.fingerprint,
         "shape": images.shape,
-        "hash": content_hash(names, images),
+        "hash": domain.hash,
         "mtime_ns": os.stat(path).st_mtime_ns,
         "names": names,
         "skipped": skipped,
     }
     write_atomic(pile.place / "about.json", json.dumps(about, indent=1).encode())
+    return domain
 
 # %% ../nbs/12_data.ipynb #da000006
 def _open_map(pile: _Pile, progress: bool) -> Domain:
@@ -197,14 +200,10 @@ def _open_map(pile: _Pile, progress: bool) -> Domain:
     try:
         pile.place.mkdir(parents=True, exist_ok=True)
         with FileLock(pile.place / ".lock"):
-            if not _read(pile.place, pile.fingerprint):
-                _build(pile, progress)
+            return _read(pile.place, pile.fingerprint) or _build(pile, progress)
     except (OSError, WriteError) as error:
         why = f"{pile.place}: cannot keep the decoded images of {pile.label} here ({error})"
         raise DataError(f"{why}: free some space, or name another folder by cache= or $TOON2REAL_CACHE") from error
-    if found := _read(pile.place, pile.fingerprint):
-        return found
-    raise DataError(f"{pile.place}: what was just written there cannot be read: choose another folder by cache=")
 
 # %% ../nbs/12_data.ipynb #41048130
 def _stat(path: Path) -> tuple[int, int]:
@@ -348,50 +347,37 @@ def epoch_order(
     return Order(order[:n] % n_c, photos, *crops, *flips)
 
 # %% ../nbs/12_data.ipynb #6c5d3357
-class _OnDevice:
-    "Batches from a map in device memory"
+class _Crops:
+    "Batches from a map: `resident` in the memory of a GPU, or left where it is, in memory or on disk"
 
-    def __init__(self, domain: Domain, side: int, device):
-        self.stored, self.side = domain.side, side
-        images = torch.empty(domain.images.shape, dtype=torch.uint8, device=device)
-        for i in range(0, len(domain), 1024):
-            images[i : i + 1024] = torch.tensor(domain.images[i : i + 1024])
-        self.pixels = images.view(-1, 3)
-        self.columns = torch.arange(side, device=device)
+    def __init__(self, domain: Domain, side: int, device: torch.device, resident: bool):
+        self.stored, self.side, self.device, self.resident = domain.side, side, device, resident
+        self.put = partial(torch.tensor, device=device) if resident else np.asarray
+        self.pixels, self.columns = self.put(domain.images.reshape(-1, 3)), self.put(np.arange(side))
         self.rows = (self.columns * self.stored)[:, None]
 
     def epoch(self, index, crop, flip):
         "Where each sample starts, and whether its columns run to the right (1) or to the left (-1)"
         first = (index * self.stored + crop[:, 0]) * self.stored + crop[:, 1] + flip * (self.side - 1)
-        numbers = torch.tensor(np.stack([first, 1 - 2 * flip]).astype(np.int64), device=self.pixels.device)
-        self.start, self.sign = numbers[..., None, None]
+        self.start, self.sign = (self.put(numbers[:, None, None]) for numbers in (first, 1 - 2 * flip))
 
     def batch(self, part: slice) -> torch.Tensor:
-        return to_float(self.pixels[self.start[part] + self.rows + self.sign[part] * self.columns])
+        pixels = self.pixels[self.start[part] + self.rows + self.sign[part] * self.columns]
+        if self.resident:
+            return to_float(pixels)
+        if self.device.type == "cpu":
+            return _floats(pixels)
+        pixels = torch.from_numpy(pixels)
+        pinned = pixels.pin_memory() if self.device.type == "cuda" else pixels
+        return to_float(pinned.to(self.device, non_blocking=True))
 
-# %% ../nbs/12_data.ipynb #f6064868
-class _OnHost:
-    "Batches from a map in host memory or on disk"
 
-    def __init__(self, domain: Domain, side: int, device):
-        self.images, self.side, self.device = domain.images, side, device
-
-    def epoch(self, index, crop, flip):
-        self.table = index, crop, flip
-
-    def batch(self, part: slice) -> torch.Tensor:
-        table = [column[part] for column in self.table]
-        shape = len(table[0]), 3, self.side, self.side
-        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        for sample, index, (top, left), flip in zip(pixels.numpy(), *table):
-            cut = self.images[index, top : top + self.side, left : left + self.side]
-            sample[:] = (cut[:, ::-1] if flip else cut).transpose(2, 0, 1)
-        if self.device.type != "cpu":
-            return pixels.to(self.device, non_blocking=True).float().div_(127.5).sub_(1)
-        x = pixels.numpy().astype(np.float32)
-        x /= 127.5
-        x -= 1
-        return torch.from_numpy(x)
+def _floats(pixels: np.ndarray) -> torch.Tensor:
+    "`to_float` in the calling thread"
+    x = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    x /= 127.5
+    x -= 1
+    return torch.from_numpy(x)
 
 # %% ../nbs/12_data.ipynb #35e06bba
 def _fits(domains, device) -> bool:
@@ -427,8 +413,7 @@ class Pairs:
         self.steps = math.ceil(max(len(cartoon), len(photo)) / batch)
         self.samples = self.steps * batch  # of an epoch
         self.resident = _fits((cartoon, photo), self.device)
-        source = _OnDevice if self.resident else _OnHost
-        self._c, self._r = (source(domain, side, self.device) for domain in (cartoon, photo))
+        self._c, self._r = (_Crops(domain, side, self.device, self.resident) for domain in (cartoon, photo))
         self._epoch = None
 
     def __len__(self):
