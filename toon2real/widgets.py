@@ -25,7 +25,7 @@ import pandas as pd
 import traitlets as T
 
 from . import demo
-from .experiment import TITLES, Comparison, colour
+from .experiment import TITLES, Comparison, _told_apart, colour
 from .live import PictureWidget, static
 from .monitor import TrainingMonitor  # noqa: F401
 from .picker import FramePicker  # noqa: F401
@@ -149,19 +149,46 @@ class Translation:
     translate: Callable  # PIL image -> PIL image of the same size
 
 # %% ../nbs/39_widgets.ipynb #7361e00f
+def _name(system) -> str:
+    "What a system is called where nobody gave it a title"
+    if isinstance(system, Translator):
+        return system.system.recipe.name
+    if callable(system):
+        return getattr(system, "__name__", type(system).__name__)
+    return system.name if isinstance(system, Run) else Path(system).name
+
+
+def _where(system) -> str:
+    "The folder or file of a system, in brackets; empty for one that has none"
+    if callable(system):
+        return ""
+    return f" ({system.path if isinstance(system, Run) else system})"
+
+
+def _titled(systems) -> dict:
+    "Title -> system. Systems of one name are told apart by where they are, and by a number where that is not enough"
+    if isinstance(systems, dict):
+        return systems
+    single = callable(systems) or isinstance(systems, (str, Path, Run))
+    systems = [systems] if single else list(systems)
+    if not systems:
+        raise ValueError("no system to show: pass a run or the name of shipped weights, or nothing for all three")
+    names = [TITLES.get(_name(one), _name(one)) for one in systems]
+    numbers = [f" {number}" for number in range(1, len(systems) + 1)]
+    return dict(zip(_told_apart(names, [_where(one) for one in systems], numbers), systems))
+
+
 def _translations(systems) -> list[Translation]:
     "Systems in any form that `CompareSystems` takes"
-    if systems is None:
-        systems = demo.NAMES
     if isinstance(systems, Comparison):
         runs = systems.runs
         return [Translation(systems.label(run), systems.group(run).colour, Translator.load(run)) for run in runs]
-    if not isinstance(systems, dict):
-        names = [one.name if isinstance(one, Run) else Path(str(one)).name for one in systems]
-        systems = {TITLES.get(name, name): one for name, one in zip(names, systems)}
-    loaded = [one if callable(one) else Translator.load(one) for one in systems.values()]
     keys = {title: key for key, title in TITLES.items()}
-    return [Translation(title, colour(keys.get(title, title)), one) for title, one in zip(systems, loaded)]
+    found = []
+    for title, system in _titled(demo.NAMES if systems is None else systems).items():
+        ink = colour(keys.get(title, title), [one.colour for one in found])
+        found.append(Translation(title, ink, system if callable(system) else Translator.load(system)))
+    return found
 
 
 def _pictures(images) -> tuple[list[np.ndarray], list[str]]:
