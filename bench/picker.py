@@ -5,12 +5,15 @@ JupyterLab and a headless Chromium are started, and `FramePicker` is used as a p
 decisions, tabs, orders, thresholds. Each line has the median, the 95th percentile and the slowest of so many tries, in
 milliseconds from the event to all visible pictures (or to the new mark), and the longest time without a frame drawn.
 `--looking` lets the Inception of TOON2REAL_INCEPTION look at the shots meanwhile, for the order by likeness.
+`--thresholds` needs no browser: processor seconds of opening, and of moving the thresholds of near-duplicates.
 """
 
 import argparse
 import os
 import sys
 import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from conftest import chromium, jupyter
 from test_widgets import open_notebook
 
 from toon2real.catalogue import Catalogue
+from toon2real.picks import Picks
 from toon2real.scenes import scenes
 from toon2real.images import to_pil
 from toon2real.scores import look
@@ -72,11 +76,24 @@ def measure(page, times: int):
         print(f"{name:46} {median:6.0f} {most:6.0f} {slowest:6.0f}   no frame for {stall:.0f} ms", flush=True)
 
 
+def thresholds(path: Path):
+    "Processor seconds of opening the catalogue, and of moving the thresholds of near-duplicates here and there"
+    start = time.process_time()
+    picks = Picks(path)
+    print(f"opened in {time.process_time() - start:.2f} s")
+    for bits, colour in [(9, 0.05), (12, 0.05), (12, 0.1), (8, 0.05), (13, 0.1), (16, 0.1), (16, 0.2)]:
+        start = time.process_time()
+        picks.thresholds = replace(picks.thresholds, duplicate=bits, colour=colour)
+        seconds = time.process_time() - start
+        print(f"{bits} bits, colour {colour}: {seconds:.2f} s, {picks.now.kept.sum()} kept", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--films", type=int, default=40)
     parser.add_argument("--frames", type=int, default=2000, help="of each film")
     parser.add_argument("--times", type=int, default=20, help="tries of each")
+    parser.add_argument("--thresholds", action="store_true", help="only the thresholds of near-duplicates, no browser")
     parser.add_argument("--looking", action="store_true", help="let Inception look at the shots meanwhile")
     parser.add_argument("--catalogue", type=Path, help="keep the catalogue here, or use the one that is there")
     args = parser.parse_args()
@@ -87,6 +104,8 @@ def main():
         if not path.exists():
             made_up(path, args.films, args.frames)
         print(f"{args.films * args.frames} frames, catalogue of {path.stat().st_size / 1e6:.0f} MB", flush=True)
+        if args.thresholds:
+            return thresholds(path)
         cell = "from time import time\nfrom toon2real.widgets import FramePicker\nstart = time()\n"
         cell += f"picker = FramePicker({str(path)!r})\nprint(f'opened in {{time() - start:.1f}} s')\npicker"
         with jupyter() as lab, chromium() as page:

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 import av
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from av.stream import Disposition
+from toon2real import picks
 from toon2real.cli import main
 from toon2real.curate import MANIFEST_COLUMNS, Catalogue, CurateError, Curation, Thresholds
 from toon2real.picks import Picks, near_pairs, settle
@@ -689,6 +691,27 @@ def test_duplicates_are_fast_and_right():
     T[b] = T[a]
     of = settle(near_pairs(H, T), n)
     assert set(np.flatnonzero(of >= 0)) == set(b) and (of[b] == a).all()
+
+
+@pytest.mark.parametrize("most", [3, 100])
+def test_moved_thresholds_mark_what_a_new_search_marks(tmp_path, monkeypatch, most):
+    "Near-duplicates chosen among known pairs, also where frames have more pairs than are kept, and frames were decided"
+    film = make_film(tmp_path / "a.mkv")
+    with Catalogue(tmp_path / "c.sqlite") as cat:
+        cat.add(film, every=0.125, progress=False)
+        monkeypatch.setattr(picks, "near_pairs", partial(near_pairs, most=most))
+        moved = Picks(cat)
+        moved.decide(moved.now.index[[5, 9]], True)
+        moved.decide(moved.now.index[[20]], False)
+        marked = set()
+        for bits, colour in [(8, 0.05), (12, 0.1), (2, 0.1), (20, 0.2), (0, 0.01), (12, 0.2), (8, 0.05)]:
+            with monkeypatch.context() as narrow:
+                narrow.setattr(picks, "_REACHES", ())
+                searched = Picks(cat, Thresholds(duplicate=bits, colour=colour))
+            moved.thresholds = searched.thresholds
+            pd.testing.assert_frame_equal(moved.now, searched.now)
+            marked.add((moved.now.duplicate_of > 0).sum())
+        assert len(marked) > 3
 
 
 @pytest.mark.skipif(not (SHARED / "data" / "video").is_dir(), reason="needs the real clips")

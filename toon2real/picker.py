@@ -42,7 +42,7 @@ _SLIDERS = {  # lowest, highest, step
     "flat": (0, 0.2, 0.005),
     "text": (0, 1, 0.01),
     "small": (0, 1080, 8),
-    "duplicate": (0, 24, 1),
+    "duplicate": (0, 16, 1),
     "colour": (0, 0.2, 0.005),
     "blend": (0.5, 1, 0.01),
     "per_shot": (0, 12, 1),
@@ -50,12 +50,12 @@ _SLIDERS = {  # lowest, highest, step
 _HELP = docments(Thresholds)
 
 
-def _slider(name: str, value: float, marks: int | None) -> dict:
-    "A threshold as the browser shows it"
+def _slider(name: str, value: float, marks: int | None, reach: float | None) -> dict:
+    "A threshold as the browser shows it; beyond `reach` a change of it is a search"
     low, high, step = _SLIDERS[name]
     # a value beyond the slider's ends, set elsewhere, stays within reach
     ends = {"low": min(low, value), "high": max(high, value), "step": step}
-    return ends | {"name": name, "value": value, "help": _HELP[name], "marks": marks}
+    return ends | {"name": name, "value": value, "help": _HELP[name], "marks": marks, "reach": reach}
 
 
 def _count(frames, keep) -> str:
@@ -126,6 +126,7 @@ def _tell(self: FramePicker):
         numbers = counts | {"all": counts["frames"], "by hand": counts["by_hand"]}
         numbers["rejected"] = counts["frames"] - counts["kept"]
         values = asdict(self.picks.thresholds)
+        reach = dict(zip(("duplicate", "colour"), self.picks.reach))
         self.state = {
             "view": asdict(self.view),
             "version": self._version,
@@ -138,7 +139,7 @@ def _tell(self: FramePicker):
                 if numbers[name] or name not in FILTERS
             ],
             "films": films[["film", "title", "frames", "kept"]].to_dict("records"),
-            "thresholds": [_slider(name, values[name], counts.get(name)) for name in _SLIDERS],
+            "thresholds": [_slider(name, values[name], counts.get(name), reach.get(name)) for name in _SLIDERS],
             "kept": counts["kept"],
             "target": self.target,
             "undo": bool(self._steps),

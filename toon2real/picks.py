@@ -34,10 +34,15 @@ def _cells(tiny: np.ndarray, width: float):
         yield order[slice(*own)], np.sort(np.concatenate([order[slice(*ends)] for ends in around]))
 
 
-def _signs(hashes) -> np.ndarray:
-    "The bits of 64-bit hashes as 1 and -1"
-    hashes = np.ascontiguousarray(hashes, np.uint64)
-    return np.unpackbits(hashes.view(np.uint8)).reshape(-1, 64).astype(np.float32) * 2 - 1
+def _alike(hashes: np.ndarray, rows: np.ndarray, others: np.ndarray, bits: int, most: int) -> np.ndarray:
+    "Pairs of `rows` with preferred ones of `others`, in order of second and first: first, second, bits that differ"
+    differ = np.bitwise_count(hashes[rows][:, None] ^ hashes[others])
+    close = differ <= bits
+    if close.sum() > most * len(rows):  # of a crowd, only as many as will be needed
+        close &= close.cumsum(1) <= most + 1
+    row, column = np.divmod(np.flatnonzero(close), max(len(others), 1))
+    pairs = np.stack([others[column], rows[row], differ[close]])
+    return pairs[:, pairs[0] < pairs[1]]
 
 
 def near_pairs(
@@ -46,21 +51,30 @@ def near_pairs(
     bits: int = 8,  # at most this many bits of the hashes differ
     colour: float = 0.05,  # and the colours by this on average
     most: int = 100,  # of one picture with preferred ones; bounds the memory that a film of one view takes
+    among=None,  # numbers of the pictures whose pairs with preferred ones are wanted; default: all
 ) -> pd.DataFrame:  # a row a pair: first (the preferred one), second, bits and colour (that differ); nearest first
-    "All pairs of pictures that look alike"
-    signs, tiny = _signs(hashes), np.asarray(tiny, np.uint8).reshape(-1, 192)
-    found = [pd.DataFrame({"first": [0], "second": [0], "bits": [0], "colour": [0.0]})[:0]]
+    'All pairs of pictures that look alike. `.attrs["full"]`: the pictures of which `most` left some out'
+    hashes = np.ascontiguousarray(hashes, np.uint64)
+    tiny = np.asarray(tiny, np.uint8).reshape(-1, 192)
+    wanted = np.full(len(hashes), among is None)
+    wanted[among] = True
+    found, colours, full = [np.zeros((3, 0), int)], [np.zeros(0)], [np.zeros(0, int)]
     for cell, around in _cells(tiny, max(colour * 255, 1)):
-        others = signs[around].T
-        for rows in np.array_split(cell, -(-len(cell) // 256)):
-            row, column = np.nonzero(signs[rows] @ others >= 64 - 2 * bits)
-            pairs = pd.DataFrame({"first": around[column], "second": rows[row]})
-            pairs = pairs[pairs["first"] < pairs.second].groupby("second").head(most)
-            first, second = pairs["first"].to_numpy(), pairs.second.to_numpy()
-            differ = (signs[first] != signs[second]).sum(1)
-            apart = np.abs(tiny[first].astype(np.int16) - tiny[second]).mean(1) / 255
-            found.append(pairs.assign(bits=differ, colour=apart)[apart <= colour])
-    return pd.concat(found, ignore_index=True).sort_values(["bits", "colour"])
+        cell = cell[wanted[cell]]
+        for start in range(0, len(cell), 64):
+            rows = cell[start : start + 64]
+            pairs = _alike(hashes, rows, around[: np.searchsorted(around, rows[-1])], bits, most)
+            place = np.arange(pairs.shape[1]) - np.searchsorted(pairs[1], pairs[1])
+            full.append(pairs[1, place == most])
+            pairs = pairs[:, place < most]
+            apart = np.abs(tiny[pairs[0]].astype(np.int16) - tiny[pairs[1]]).mean(1) / 255
+            found.append(pairs[:, apart <= colour])
+            colours.append(apart[apart <= colour])
+    first, second, differ = np.concatenate(found, axis=1)
+    pairs = pd.DataFrame({"first": first, "second": second, "bits": differ, "colour": np.concatenate(colours)})
+    pairs = pairs.sort_values(["bits", "colour", "first", "second"], ignore_index=True)
+    pairs.attrs["full"] = np.concatenate(full).tolist()
+    return pairs
 
 # %% ../nbs/09_picks.ipynb #0dd12b7e
 def settle(
@@ -183,7 +197,8 @@ class Picks:
         df["edge"] = np.minimum(df.time, df.duration - df.time)
         quality = df.sharp * (1 - df.blend.fillna(0) / 2) / (1 + 4 * df.text)
         df["rank"] = quality.rank(method="first", ascending=False)
-        self._read, self._pairs, self._reach = df.drop(columns="tiny"), None, (-1, -1)
+        self._read = df.drop(columns="tiny")
+        self.reach = self._near_at = -1, -1  # bits and colour: up to where pairs are known, and of those last used
         self._read_decisions()
 
     @property
@@ -245,35 +260,57 @@ def _places(self: Picks, good: pd.Series, df: pd.DataFrame) -> pd.Series:
     order = df.assign(first=df.decision != "keep")[good].sort_values(["view", "first", "rank"])
     return order.groupby("view").cumcount().reindex(df.index, fill_value=-1)
 
+# %% ../nbs/09_picks.ipynb #90671f56
+_REACHES = (12, 0.1), (16, 0.2)  # bits and colour up to which pairs are searched for, the first ones that suffice
+
+
+def _within(thresholds: tuple, reach: tuple) -> bool:
+    return thresholds[0] <= reach[0] and thresholds[1] <= reach[1]
+
 
 @patch
-def _settle(self: Picks, alive, keep):
+def _find_pairs(self: Picks, bits: int, colour: float, among=None) -> pd.DataFrame:
+    "`near_pairs` of these frames (default: all that could be read), by their rows"
+    df = self._read
+    rows = np.argsort(df["rank"].to_numpy(), kind="stable")[: df.luma.notna().sum()]
+    hashes = df.hash.to_numpy()[rows].astype(np.int64).view(np.uint64)
+    asked = None if among is None else np.flatnonzero(np.isin(rows, among))
+    pairs = near_pairs(hashes, self._tiny[rows], bits, colour, among=asked)
+    pairs.attrs["full"] = [int(rows[one]) for one in pairs.attrs["full"]]
+    return pairs.assign(first=rows[pairs["first"]], second=rows[pairs.second])
+
+
+@patch
+def _near(self: Picks) -> pd.DataFrame:
+    "`near_pairs` at the thresholds"
+    now = self.thresholds.duplicate, self.thresholds.colour
+    if now == self._near_at:
+        return self._near_now
+    if not _within(now, self.reach):
+        self.reach = next(reach for reach in (*_REACHES, now) if _within(now, reach))
+        self._pairs = self._find_pairs(*self.reach)
+    pairs, full = self._pairs, self._pairs.attrs["full"]
+    pairs = pairs[(pairs.bits <= now[0]) & (pairs.colour <= now[1])]
+    if len(full):
+        pairs = pd.concat([pairs[~pairs.second.isin(full)], self._find_pairs(*now, full)])
+        pairs = pairs.sort_values(["bits", "colour"], kind="stable", ignore_index=True)
+    self._near_at, self._near_now = now, pairs
+    return pairs
+
+
+@patch
+def _settle(self: Picks, alive: np.ndarray, keep: np.ndarray) -> tuple:
     "(row of the frame that stays in its place or -1, bits that differ) of every frame"
-    t = self.thresholds
-    if t.duplicate > self._reach[0] or t.colour > self._reach[1]:
-        self._pairs, self._reach = self._find_pairs(t), (t.duplicate, t.colour)
-    pairs, differ = self._pairs, np.zeros(len(self), int)
-    first, second = pairs["first"], pairs.second
+    pairs, differ = self._near(), np.zeros(len(self), int)
+    first, second = pairs["first"].to_numpy(), pairs.second.to_numpy()
     seen = alive[first] & alive[second] & ~(keep[first] & keep[second])
-    pairs = pairs[seen & (pairs.bits <= t.duplicate) & (pairs.colour <= t.colour)]
-    by_hand = keep[pairs.second]
-    pairs = pairs.assign(
-        first=np.where(by_hand, pairs.second, pairs["first"]), second=np.where(by_hand, pairs["first"], pairs.second)
-    )
+    pairs, first, second = pairs[seen], first[seen], second[seen]
+    by_hand = keep[second]
+    pairs = pairs.assign(first=np.where(by_hand, second, first), second=np.where(by_hand, first, second))
     instead = settle(pairs, len(self))
     meant = pairs[instead[pairs.second] == pairs["first"]]
     differ[meant.second] = meant.bits
     return instead, differ
-
-
-@patch
-def _find_pairs(self: Picks, t: Thresholds) -> pd.DataFrame:
-    "`near_pairs` among all frames that could be read, by their rows"
-    df = self._read
-    rows = np.argsort(df["rank"].to_numpy(), kind="stable")[: df.luma.notna().sum()]
-    hashes = df.hash.to_numpy()[rows].astype(np.int64).view(np.uint64)
-    pairs = near_pairs(hashes, self._tiny[rows], t.duplicate, t.colour)
-    return pairs.assign(first=rows[pairs["first"]], second=rows[pairs.second])
 
 # %% ../nbs/09_picks.ipynb #30f83b3b
 @patch

@@ -4,7 +4,6 @@ const GAP = 8;
 const CAPTION = 38; // pixels under a picture
 const MOST_PICTURES = 2000; // pictures that the browser keeps
 
-const SEARCHED = ["duplicate", "colour"]; // thresholds whose change is a search: only where the slider is let go
 const ORDERS = { time: "time", near: "nearest to threshold", like: "like my picks" };
 
 // `source` answers: state(), send(command), rows(offset, count), pictures(frames) -> {frame: address}.
@@ -227,6 +226,12 @@ function picker(root, source) {
     film.value = wanted.film ?? "";
   }
 
+  // Beyond its reach a threshold needs a search: not while the slider moves, only where it is let go.
+  const isSearch = (name, value) => {
+    const { reach } = state.thresholds.find((one) => one.name === name);
+    return reach !== null && value > reach;
+  };
+
   // While one value is worked out, only the latest of the next ones waits.
   function move(name, value, keep) {
     moves.set(name, { kind: "threshold", name, value, keep });
@@ -238,7 +243,7 @@ function picker(root, source) {
     moving = name !== undefined;
     if (!moving) return;
     moves.delete(name);
-    if (SEARCHED.includes(name)) told.textContent = "looking for near-duplicates …";
+    if (isSearch(name, command.value)) told.textContent = "looking for near-duplicates …";
     source.send(command);
   }
 
@@ -248,7 +253,7 @@ function picker(root, source) {
     const line = element("label", { title: one.help, "data-name": one.name }, element("span", {}, one.name), input, value, element("small", {}));
     input.addEventListener("input", () => {
       value.textContent = input.value;
-      if (!SEARCHED.includes(one.name)) move(one.name, Number(input.value), false);
+      if (!isSearch(one.name, Number(input.value))) move(one.name, Number(input.value), false);
     });
     input.addEventListener("change", () => move(one.name, Number(input.value), true));
     return line;
