@@ -163,7 +163,7 @@ def test_leaves_the_world_alone(runs):
     architecture(net)
     curves(compare(runs))
     comparison(compare(runs), n=1)
-    failures(compare(runs), n=2)
+    failures(realism(compare(runs)), n=2)
     assert dict(matplotlib.rcParams) == before
     assert torch.equal(torch.random.get_rng_state(), state) and (np.random.get_state()[1] == noise).all()
     assert (

@@ -13,9 +13,10 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import cycle
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,11 @@ def _measured(history, metric: str | None) -> bool:
     return metric in history and history[metric].notna().any()
 
 
+def _references(judge: dict, name: str) -> tuple[float, float]:
+    "A measure of the untranslated input and of other photographs; NaN where it is not known"
+    return tuple(judge.get(row, {}).get(name, math.nan) for row in ("untranslated", "floor"))
+
+
 def _judged_on(judge: dict) -> str:
     return f"N = {judge['n']} pictures a set, seed {judge['seed']}; {judge['extractor']}"
 
@@ -148,12 +154,8 @@ def realism(
 
 # %% ../nbs/31_figures.ipynb #05f13cbc
 @styled
-def teaser(
-    of: Comparison | Realism,
-    **kwargs,  # of `realism`
-) -> Figure:
+def teaser(looks: Realism) -> Figure:
     "Figure 1: a cartoon and its translation, the one nearest to photographs"
-    looks = of if isinstance(of, Realism) else realism(of, **kwargs)
     i, median = looks.distance.argmin(), np.median(looks.distance)
     note = f"Cartoon {looks.index[i]}, lowest distance {looks.distance[i]:.3g} (median {median:.3g}); {looks.about}."
     titles = ["(a) Cartoon scene", f"(b) {looks.title}"]
@@ -205,18 +207,19 @@ def comparison(
     side = drawn.cartoons.shape[1]
     crop = crop or min(side, max(24, side // 4))
     crops = [(*busiest(cartoon, crop), crop) for cartoon in drawn.cartoons]
-    columns = {"Input": drawn.cartoons}
-    columns |= {label: cmp.translations(run, n) for run, label in zip(cmp.runs, cmp.labels, strict=True)}
+    columns, shown = {"Input": drawn.cartoons}, []
+    for run, label in zip(cmp.runs, cmp.labels, strict=True):
+        columns[label] = cmp.translations(run, n)
+        shown.append(f"{label}: {_shown(cmp, run)}")
     truth = cmp.truth(n)
     if truth is not None:
         columns["True photograph"] = truth
-    shown = [f"{label}: {_shown(cmp, run)}" for run, label in zip(cmp.runs, cmp.labels, strict=True)]
     note = (
         f"{cmp.origin.capitalize()} cartoons {', '.join(map(str, drawn.index))} of {drawn.total}, "
         f"drawn at random (seed {cmp.seed}); close-up of {crop} × {crop} pixels where the input has most detail. "
         f"{'; '.join(shown)}."
     )
-    titles = [f"({letter}) {title}" for letter, title in zip("abcdefghijklmnopqrstuvwxyz", columns)]
+    titles = [f"({letter}) {title}" for letter, title in zip(ascii_lowercase, columns)]
     rows = [[(pictures[i], place) for pictures in columns.values()] for i, place in enumerate(crops)]
     width = min(PAGE / len(columns), 2.6)
     return _sheet(rows, (width, width / 2), titles, note, draw=_pair)
@@ -313,7 +316,7 @@ def curves(
         legend, rise = _in_words(group, values, metric)
         ax.plot([], [], color=group.colour, marker=mark, markersize=3, label=legend)
         rises.append(rise)
-    untranslated, floor = (judge.get(row, {}).get(metric, math.nan) for row in ("untranslated", "floor"))
+    untranslated, floor = _references(judge, metric)
     _level(ax, "untranslated input", untranslated, "right")
     _level(ax, "other photographs", floor, "left")
     ax.margins(y=0.1)
@@ -362,7 +365,7 @@ def plane(cmp: Comparison) -> Figure:
         x, y, _ = np.mean([path.iloc[-1] for path in paths], 0)
         label = f"{group.title}: ends at {rounded(y)}, {rounded(x)} from its input"
         ax.plot([], [], color=group.colour, linewidth=0.9, marker=mark, markersize=2.2, label=label)
-    untranslated, floor = (judge.get(row, {}).get(main, math.nan) for row in ("untranslated", "floor"))
+    untranslated, floor = _references(judge, main)
     ax.plot(0, untranslated, "x", color=INK, markersize=5, clip_on=False, zorder=4)
     ax.annotate("untranslated input", (0, untranslated), (5, 2), textcoords="offset points", fontsize=6.5)
     ax.set(xlim=(0, ax.get_xlim()[1] * 1.04), ylim=(0, ax.get_ylim()[1]))
@@ -378,12 +381,10 @@ def plane(cmp: Comparison) -> Figure:
 # %% ../nbs/31_figures.ipynb #b53a78d2
 @styled
 def failures(
-    of: Comparison | Realism,
+    looks: Realism,
     n: int = 4,  # how many
-    **kwargs,  # of `realism`
 ) -> Figure:
     "Figure 5: the translations farthest from photographs"
-    looks = of if isinstance(of, Realism) else realism(of, **kwargs)
     worst = np.argsort(-looks.distance, kind="stable")[:n]
     median, about = np.median(looks.distance), looks.about[0].upper() + looks.about[1:]
     note = f"The {len(worst)} highest of {len(looks.distance)} distances (median {median:.3g}). {about}."
@@ -400,13 +401,14 @@ def paper_figures(
 ) -> list[Path]:  # figure1.png, figure1.pdf ... plane.pdf
     "Write the paper's figures; a warning tells what cannot be made. Figures 1, 2 and 5 show the run judged best"
     star, paths = leader(cmp), []
+    looks = cache(partial(realism, cmp, star, images))
     makers = {
-        "figure1": partial(teaser, cmp, run=star, images=images),
+        "figure1": lambda: teaser(looks()),
         "figure2": lambda: architecture(star.recipe.build()),
-        "figure3": partial(comparison, cmp),
-        "figure4": partial(curves, cmp),
-        "figure5": partial(failures, cmp, run=star, images=images),
-        "plane": partial(plane, cmp),
+        "figure3": lambda: comparison(cmp),
+        "figure4": lambda: curves(cmp),
+        "figure5": lambda: failures(looks()),
+        "plane": lambda: plane(cmp),
     }
     for name, make in makers.items():
         try:

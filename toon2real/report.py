@@ -216,8 +216,7 @@ def spread(
 ) -> list[int]:
     "`most` of the epochs, evenly spread, with the first and the last"
     places = np.linspace(0, len(epochs) - 1, min(most, len(epochs))).round().astype(int)
-    kept = {epochs[place] for place in places}
-    return sorted(kept | {keep} & set(epochs))
+    return sorted({*np.take(epochs, places).tolist(), keep} & set(epochs))
 
 
 def strip(images, cols: int = 8) -> str:
@@ -361,6 +360,7 @@ def report(
         star=star,
         pictures=pictures,
         failures=failures,
+        worst=lambda: figures.failures(figures.realism(cmp, star), failures),
         drawn=partial(drawn, cmp),
         runs=[named(cmp, run) for run in cmp.runs],
         judged=any(run.best is not None for run in cmp.runs),
