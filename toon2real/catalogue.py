@@ -27,8 +27,9 @@ import av
 import numpy as np
 import pandas as pd
 from av.video.reformatter import Interpolation, VideoReformatter
-from fastcore.basics import patch
+from fastcore.basics import listify, patch
 from PIL import Image
+from tqdm.auto import tqdm
 from .films import FILM_SUFFIXES, FilmError, decode, open_film, picture, timecode
 from .images import IMAGE_SUFFIXES, ImageError, in_background, open_image, walk
 from .scores import LONG, NEIGHBOURS, REACH, THUMB, TILE, Thresholds, blend, cuts, look
@@ -223,8 +224,7 @@ def _sources(sources, group: str | None, notes: list) -> tuple[list, dict]:
         re.compile(group or "")
     except re.error as e:
         raise CurateError(f"group={group!r}: not a regular expression ({e})") from e
-    sources = [sources] if isinstance(sources, str | os.PathLike) else sources
-    files = [path for source in sources for path in _files(Path(source).resolve(), notes)]
+    files = [path for source in listify(sources) for path in _files(Path(source).resolve(), notes)]
     films, stills, manifest = [], {}, cache(read_manifest)
     for path in dict.fromkeys(files):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -388,43 +388,47 @@ def _stored(self: Catalogue, rows):
 
 
 @patch
-def _put_film(self: Catalogue, content: str, **values) -> int:
-    "The id of the film with this content: a new row, or the known one with these values"
+def _film(self: Catalogue, content: str) -> sqlite3.Row | None:
+    "The row of the film with this content"
+    return self.db.execute("SELECT * FROM films WHERE content=?", (content,)).fetchone()
+
+
+@patch
+def _put_film(self: Catalogue, content: str, known: sqlite3.Row | None, new: dict, **values) -> sqlite3.Row:
+    """The row of the film with this content, with these values. A film that was not known gets those of `new` too,
+    another one what `new` says of credits."""
+    values |= _credits(new) if known else new
     self._upsert("films", "content", ["content", *values], [{"content": content, **values}])
-    return self._one("SELECT id FROM films WHERE content=?", content)
+    return self._film(content)
+
+
+def _credits(line: dict) -> dict:
+    "What is said of licence, author and link, if anything"
+    return {key: line[key] for key in _CREDIT if line.get(key)}
 
 # %% ../nbs/08_catalogue.ipynb #e28a3823
 @patch
 def _film_to_read(self: Catalogue, path: Path, new: dict, notes: list):
-    """The row of a film that is to be read, or read on; else None, and a note where a person should know. A film that
-    was not known gets the values of `new`, another one what it says of credits."""
-    find = "SELECT * FROM films WHERE content=?"
+    "The row of a film that is to be read, or read on; else None, and a note where a person should know"
     try:
         content = fingerprint(path)
     except OSError as e:
         notes.append(_note(path, "broken", f"cannot be read ({e.strerror}): check its permissions"))
         return None
-    known = self.db.execute(find, (content,)).fetchone()
+    known = self._film(content)
     if known and known["path"] not in ("", str(path)) and Path(known["path"]).is_file():
         notes.append(_note(path, "known", f"the same film as {known['path']}"))
         return None
     with self.db:
         query = "UPDATE films SET path='' WHERE path=? AND content!=? AND kind='film'"
         self.db.execute(query, (str(path), content))
-    facts = _credits(new) if known else new
-    self._put_film(content, kind="film", path=str(path), name=path.name, **facts)
-    film = self.db.execute(find, (content,)).fetchone()
+    film = self._put_film(content, known, new, kind="film", path=str(path), name=path.name)
     if film["every"] != new["every"]:
         what = f"stays sampled every {film['every']:g} s: `forget` it first to sample it another way"
         notes.append(_note(path, "known", what))
     if film["status"] in ("broken", "partial"):
         notes.append((str(path), film["status"], film["error"]))
     return film if film["status"] == "reading" else None
-
-
-def _credits(line: dict) -> dict:
-    "What is said of licence, author and link, if anything"
-    return {key: line[key] for key in _CREDIT if line.get(key)}
 
 # %% ../nbs/08_catalogue.ipynb #24a6311d
 @patch
@@ -435,7 +439,7 @@ def _read_film(self: Catalogue, film: sqlite3.Row, bar, notes: list):
     start = self._one("SELECT max(pts) FROM frames WHERE film=? AND time < ?", film["id"], (last or 0) - 3)
     try:
         reader = FilmReader(film["path"], film["every"], after, start)
-        self._put_film(film["content"], **reader.facts)
+        film = self._put_film(film["content"], film, {}, **reader.facts)
         for row in self._stored({"film": film["id"], **row} for row in reader):
             done = row["time"] / (reader.facts["duration"] or math.inf)
             bar.update(before + int(size * min(done, 1)) - bar.n)
@@ -451,8 +455,7 @@ def _read_film(self: Catalogue, film: sqlite3.Row, bar, notes: list):
     if error:
         status = "broken" if last is None else "partial"
         notes.append((film["path"], status, error))
-    duration = self._one("SELECT duration FROM films WHERE id=?", film["id"]) or last
-    self._put_film(film["content"], status=status, error=error, duration=duration)
+    self._put_film(film["content"], film, {}, status=status, error=error, duration=film["duration"] or last)
 
 # %% ../nbs/08_catalogue.ipynb #81e7c4ef
 _MOVED = """SELECT DISTINCT f.id, f.path FROM frames r JOIN films f ON f.id=r.film
@@ -463,14 +466,13 @@ WHERE f.kind='stills' AND r.stamp IN (SELECT value FROM json_each(?))"""
 def _find_stills(self: Catalogue, folder: Path, name: str, stamps: list, new: dict) -> int:
     "The id of the stills of this name in a folder; the values of `new` are theirs if they were not known"
     content = f"stills:{folder}:{name}"
-    known = self._one("SELECT id FROM films WHERE content=?", content)
+    known = self._film(content)
     if known is None:
         rows = self.db.execute(_MOVED, (json.dumps(stamps),)).fetchall()
         known = next((film for film, path in rows if not Path(path).is_dir()), None)
         with self.db:
             self.db.execute("UPDATE films SET content=? WHERE id=?", (content, known))
-    facts = _credits(new) if known else new
-    return self._put_film(content, kind="stills", path=str(folder), name=name, status="done", **facts)
+    return self._put_film(content, known, new, kind="stills", path=str(folder), name=name, status="done")["id"]
 
 # %% ../nbs/08_catalogue.ipynb #4ee5728a
 @patch
@@ -533,25 +535,18 @@ def add(
     notes, facts = [], {"licence": licence, "author": author, "link": link}
     films, groups = _sources(sources, group, notes)
     new = {**facts, "every": every, "status": "reading"}
-    films = [self._film_to_read(path, new, notes) for path in _share(films, shard)]
-    films = [film for film in films if film is not None]
+    films = [film for path in _share(films, shard) if (film := self._film_to_read(path, new, notes))]
     stills = []
     for (folder, name), lines in groups.items():
         lines = {path: lines[path] for path in _share(lines, shard)}
         stills += self._stills_to_read(folder, name, lines, facts, notes)
-    with _bar([film["path"] for film in films] + [path for path, _ in stills], progress) as bar:
+    size = sum(map(os.path.getsize, [*(film["path"] for film in films), *(path for path, _ in stills)]))
+    units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    with tqdm(total=size, desc="reading", disable=not progress, **units) as bar:
         for film in films:
             self._read_film(film, bar, notes)
         self._read_stills(stills, bar, notes)
     return pd.DataFrame(notes, columns=["file", "status", "what"])
-
-
-def _bar(paths, progress: bool):
-    "A progress bar over the bytes of these files"
-    from tqdm.auto import tqdm
-
-    total = sum(map(os.path.getsize, paths))
-    return tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress, desc="reading")
 
 # %% ../nbs/08_catalogue.ipynb #5c431369
 @patch
@@ -629,7 +624,7 @@ def merge(
     others,  # paths of other catalogues, or one
 ) -> Catalogue:
     "Take over films, frames and decisions of other catalogues (of shards). May be repeated."
-    for other in [others] if isinstance(others, str | os.PathLike) else others:
+    for other in listify(others):
         if Path(other).resolve() == self.path.resolve():
             raise CurateError(f"{other}: is this catalogue itself: name another")
         with Catalogue(other, create=False) as theirs:

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.basics import patch
+from fastcore.basics import listify, patch
 from fastcore.meta import delegates
 from tqdm.auto import tqdm
 
@@ -210,7 +210,7 @@ class Group:
 def _opened(runs) -> list[Run]:
     "Runs from `Run`s or folders; a folder of runs stands for those in it"
     found = []
-    for run in [runs] if isinstance(runs, (Run, str, Path)) else runs:
+    for run in listify(runs):
         if isinstance(run, Run):
             found.append(run)
         elif (Path(run) / "run.json").exists():

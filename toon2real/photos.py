@@ -26,7 +26,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 import certifi
 import urllib3
-from fastcore.basics import patch
+from fastcore.basics import listify, patch
 from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm.auto import tqdm
@@ -82,7 +82,7 @@ def choose_licences(
 ) -> list[Licence]:  # never empty
     "The licences a user asked for. A name without a version stands for all. All rights reserved only by name."
     chosen = {}
-    for name in [wanted] if isinstance(wanted, str) else wanted:
+    for name in listify(wanted):
         key = " ".join(str(name).lower().replace("_", " ").split())
         pattern = _KINDS.get(key, rf"{re.escape(key)}( [\d.]+)?$")
         found = {licence.id: licence for licence in table if re.match(pattern, licence.name, re.I)}
@@ -394,7 +394,7 @@ def search(
     side: int = 256,  # pixels of the short side, at least
 ) -> Iterator[Photo]:
     "Every result once, the tags in turn, by relevance; `Photo.reason` says why one cannot be used"
-    tags = [tags] if isinstance(tags, str) else list(tags)
+    tags = listify(tags)
     if not tags or not all(tag.strip() for tag in tags):
         raise PhotoError(f"tags={tags}: give at least one tag, and no empty one")
     allowed = choose_licences(licences, self.licences)
