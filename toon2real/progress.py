@@ -10,7 +10,6 @@ __all__ = ['LUMA', 'INKS', 'Diverged', 'Meter', 'luma_correlation', 'Callback', 
 
 # %% ../nbs/27_progress.ipynb #5e0d7a06
 import json
-import math
 import os
 import time
 from collections import deque
@@ -176,26 +175,26 @@ def loss_curve(
     names: list[str],  # which to draw
 ) -> str:  # SVG, 620 x 130; empty as long as there are no two points
     "The losses over the steps"
-    steps = np.array([step for step, _ in points])
+    steps = [step for step, _ in points]
     values = np.array([[losses.get(name, 0.0) for name in names] for _, losses in points])
-    frame, drawn = "<svg width='100%' viewBox='0 0 620 130'", []
+    frame = "<svg width='100%' viewBox='0 0 620 130'"
     if not (values > 0).any() or steps[0] == steps[-1]:
         return f"{frame}></svg>"
     logs = np.log10(np.where(values > 0, values, np.nan))
     low, high = np.floor(np.nanmin(logs) * 2) / 2, np.ceil(np.nanmax(logs) * 2) / 2 + 0.01
-    across, down = np.interp(steps, steps[[0, -1]], (40, 610)), 110 - 104 * (logs - low) / (high - low)
-    for tick in range(math.ceil(low), math.floor(high) + 1):
-        y = f"{110 - 104 * (tick - low) / (high - low):.1f}"
-        drawn.append(f"<path d='M40,{y}H610' stroke='currentColor' opacity='.25'/>")
-        drawn.append(f"<text x='34' y='{y}' dy='4' text-anchor='end'>{10.0**tick:g}</text>")
-    for column, ink in zip(down.T, INKS * len(names)):
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, column) if not np.isnan(y))
-        drawn.append(f"<polyline points='{line}' fill='none' stroke='{ink}' stroke-width='1.6'/>")
-    drawn.append(f"<text x='40' y='126'>step {steps[0]:,}</text>")
+    decades = np.arange(np.ceil(low), high)
+    across = np.interp(steps, (steps[0], steps[-1]), (40, 610))
+    curves, ticks = (np.interp(heights, (low, high), (110, 6)) for heights in (logs.T, decades))
+    drawn = [f"<text x='40' y='126'>step {steps[0]:,}</text>"]
     drawn.append(f"<text x='610' y='126' text-anchor='end'>step {steps[-1]:,}</text>")
-    label = "aria-label='Smoothed losses over the steps, logarithmic'"
-    style = "style='fill:currentColor;font:11px sans-serif'"
-    return f"{frame} role='img' {label}><g {style}>{''.join(drawn)}</g></svg>"
+    for decade, y in zip(decades, ticks):
+        drawn.append(f"<path d='M40,{y:.1f}H610' stroke='currentColor' opacity='.25'/>")
+        drawn.append(f"<text x='34' y='{y:.1f}' dy='4' text-anchor='end'>{10**decade:g}</text>")
+    for curve, ink in zip(curves, INKS * len(names)):
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, curve) if not np.isnan(y))
+        drawn.append(f"<polyline points='{line}' fill='none' stroke='{ink}' stroke-width='1.6'/>")
+    label = "role='img' aria-label='Smoothed losses over the steps, logarithmic'"
+    return f"{frame} {label}><g style='fill:currentColor;font:11px sans-serif'>{''.join(drawn)}</g></svg>"
 
 # %% ../nbs/27_progress.ipynb #w0words01
 def _duration(seconds: float) -> str:

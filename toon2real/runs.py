@@ -260,7 +260,7 @@ class Run:
             warnings.warn(f"{file} was changed after the training wrote it: what it says may be wrong", stacklevel=2)
 
     def update(self, **about):
-        "Change what run.json says"
+        "Write these entries into run.json"
         self.about |= about
         told = self.about | {"sha256": _digest(self.about)}
         write_atomic(self.path / "run.json", json.dumps(told, indent=2, ensure_ascii=False).encode())
@@ -400,7 +400,7 @@ def stop_requested(self: Run) -> bool:
 
 @patch
 def forget_stop(self: Run):
-    "A request that was obeyed, or came too late"
+    "Remove a request that was obeyed, or came too late"
     (self.path / "stop").unlink(missing_ok=True)
 
 # %% ../nbs/21_runs.ipynb #191ba222

@@ -264,7 +264,7 @@ def _tell(self: Trainer, event: str, *args):
 # %% ../nbs/28_training.ipynb #f1d0a6be
 @patch
 def _note(self: Trainer, read, *args):
-    "Read losses or weights; a bad one ends the training with the step where it was, and what to do"
+    "Read losses or weights; one that is not finite ends the training, with its step and what to do"
     try:
         return read(*args)
     except FloatingPointError as e:
@@ -396,8 +396,7 @@ def _judged(self: Trainer) -> dict | None:
     if best is None:
         return None
     rows = self.run.history.dropna(subset=metric).set_index("epoch")
-    metrics = [name for name in self.run.about["judge"]["untranslated"] if name in rows]
-    last = rows[metrics].iloc[-1].to_dict()
+    last = rows.filter(list(self.run.about["judge"]["untranslated"])).iloc[-1].to_dict()
     lowest = float(rows[metric][best])
     return dict(epoch=int(rows.index[-1]), metric=metric, value=last[metric], best=lowest, best_epoch=best, all=last)
 
@@ -462,7 +461,7 @@ def _first_samples(self: Trainer):
 
 @patch
 def _after(self: Trainer, seconds: float, what: str) -> bool:
-    "Is it so long since this was done last, or first asked for? Then it is to be done now"
+    "True once in so many seconds: where this was last done, or first asked for, longer ago"
     if time.monotonic() - self.done[what] <= seconds:
         return False
     self.done[what] = time.monotonic()
