@@ -189,7 +189,7 @@ def test_unfinished_unjudged_unseen(copies, tmp_path):
     Run(run).history[["epoch", "step", "pairs", "seconds", "lr"]].iloc[:1].to_csv(run / "history.csv", index=False)
     text = R.report(run, tmp_path / "x.html", failures=1, extractor="simple").read_text(encoding="utf-8")
     for sentence in (
-        "toon2real has 1 of 2 epochs.",
+        "toon2real has 1 of 2 epochs",
         "toon2real train --resume .../runs/toon2real",
         "was never judged",
         "toon2real evaluate .../runs/toon2real",

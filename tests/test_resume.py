@@ -16,7 +16,8 @@ from toon2real.patchwise import patchwise
 from toon2real.unit import unit
 from toon2real.runs import Run
 from toon2real.scenes import scenes
-from toon2real.training import Callback, Trainer
+from toon2real.progress import Callback
+from toon2real.training import Trainer
 
 work, mode, system = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 small = dict(width=8, blocks=1, epochs=2, decay_epochs=1)

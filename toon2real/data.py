@@ -239,7 +239,8 @@ def _checked_list(source) -> list:
     for item in source:
         if not isinstance(item, str | os.PathLike):
             kind = type(item).__name__
-            raise DataError(f"a list with a {kind} in it: pass paths, or one uint8 array N x H x W x 3")
+            forms = "pass paths, or one uint8 array N x H x W x 3 (images.to_uint8 makes it from a tensor in [-1, 1])"
+            raise DataError(f"a list with a {kind} in it: {forms}")
     return source
 
 # %% ../nbs/12_data.ipynb #b85ffdab
@@ -289,8 +290,6 @@ def open(
         if source.side == side:
             return source
         source = source.origin
-    if isinstance(source, torch.Tensor):
-        raise DataError("a tensor is no domain: pass images.to_uint8(tensor)")
     if isinstance(source, np.ndarray):
         domain = _open_array(source, side)
     else:

@@ -213,10 +213,9 @@ def _opened(runs) -> list[Run]:
     for run in listify(runs):
         if isinstance(run, Run):
             found.append(run)
-        elif (Path(run) / "run.json").exists():
-            found.append(Run(run))
         else:
-            found += [Run(file.parent) for file in sorted(Path(run).glob("*/run.json"))] or [Run(run)]
+            inside = [Run(file.parent) for file in sorted(Path(run).glob("*/run.json"))]
+            found += inside or [Run(run)]
     if not found:
         raise RunError("no runs to compare: pass one or more, or their folders")
     for path, times in Counter(str(run.path) for run in found).items():
@@ -500,25 +499,27 @@ def _conditions(self: Comparison, run: Run) -> dict[str, str]:
 
 # %% ../nbs/29_experiment.ipynb #1dc72760
 @patch(as_prop=True)
-def missing(self: Comparison) -> list[tuple[str, str]]:
-    "What a run lacks, and the command that adds it"
-    lacks = []
+def missing(self: Comparison) -> list[str]:
+    "What a run lacks, and the command that adds it, a sentence each"
+    sentences = []
     for run, label in zip(self.runs, self.labels, strict=True):
         path, done, total = shlex.quote(str(run.path)), len(self.history(run)), run.recipe.total_epochs
         if done < total and self.until is None:
-            lacks.append((f"{label} has {done} of {total} epochs.", f"toon2real train --resume {path}"))
+            sentences.append(f"{label} has {done} of {total} epochs: `toon2real train --resume {path}`.")
         if done and run.best is None:
-            lacks.append((f"{label} was never judged: no best epoch and no curve.", f"toon2real evaluate {path}"))
+            sentences.append(f"{label} was never judged, so it has no best epoch: `toon2real evaluate {path}`.")
         if self.origin != "given" and not held_out(run):
-            sentence = f"{label} had no pictures held out, so it is judged on those it was trained on. Train with"
-            lacks.append((sentence, "--val-cartoon FOLDER --val-photo FOLDER"))
-    return lacks
+            sentences.append(
+                f"{label} had no pictures held out, so it is judged on those it was trained on: "
+                "train with `--val-cartoon FOLDER --val-photo FOLDER`."
+            )
+    return sentences
 
 
 @patch
 def _remarks(self: Comparison) -> list[str]:
     "All that a reader of the table should know"
-    remarks = self.notes + [f"{sentence} {remedy}" for sentence, remedy in self.missing]
+    remarks = self.notes + self.missing
     for run in self.runs:
         if run.best is not None and not run.same_judge(self.judge.about):
             other = "{extractor}, N = {n}".format(**run.about["judge"])

@@ -176,11 +176,10 @@ def _channels_last(images):
     if images.dtype in (torch.uint8, np.uint8):
         return images if images.shape[-1] == 3 else images.swapaxes(1, 2).swapaxes(2, 3)
     images = torch.as_tensor(images).detach()
-    if not images.is_floating_point():
-        raise ImageError(f"{images.dtype} images: uint8, or floats in [-1, 1], are wanted")
     highest = float(images.abs().max()) if len(images) else 0.0
     if highest > 1.5:
-        raise ImageError(f"float images up to {highest:.3g}: they must lie in [-1, 1] (pass 0...255 as uint8)")
+        what = f"{images.dtype} images up to {highest:.3g}"
+        raise ImageError(f"{what}: floats in [-1, 1], or 0...255 as uint8, are images")
     return to_uint8(images)
 
 
