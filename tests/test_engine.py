@@ -6,21 +6,26 @@ over thousands of such numbers behind 20 layers: 2e-2 of its norm. Compiling tak
 it too."""
 
 import os
+from collections import Counter
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from toon2real import generator
 from toon2real.cyclegan import toon2real
 from toon2real.engine import Captured
 from toon2real.generator import ToColours
 from toon2real.patchwise import patchwise
 from toon2real.system import load_system_state, system_state
-from toon2real.unit import unit
+from toon2real.unit import NOISES, unit
 
 RECIPES = dict(
     toon2real=toon2real.replace(side=24, width=2, blocks=1, pool=3),
     both=toon2real.replace(side=24, width=2, blocks=1, pool=3, norm="sn+in", batch=2),
     unit=unit.replace(side=64, width=2, blocks=1),
     patchwise=patchwise.replace(side=24, width=2, blocks=1),
+    averaged=patchwise.replace(side=24, width=2, blocks=1, average=0.9, contrast_same=0.5, identity=1.0),
 )
 needs_compiler = pytest.mark.skipif("TOON2REAL_COMPILE" not in os.environ, reason="minutes: TOON2REAL_COMPILE=1")
 
@@ -151,3 +156,98 @@ def test_last_layer_in_another_order():
             finally:
                 ToColours.fast = True
         same_gradients(results[True], results[False], 1e-9 if dtype == torch.float64 else 2e-2)
+
+
+class Watched(TorchDispatchMode):
+    "Counts what a step asks of its device; a tensor of another device, or a number made on the host, is an error"
+
+    def __init__(self):
+        super().__init__()
+        self.asked = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        self.asked[name] += 1
+        if "fused_adam" in name:  # nothing that has no memory can be changed by it
+            assert args[0] and all(x.is_meta for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor))
+            return None
+        out = function(*args, **(kwargs or {}))
+        strangers = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, torch.Tensor) and not x.is_meta]
+        assert not strangers, f"{name} brings {strangers} from the host: a CUDA graph cannot"
+        return out
+
+
+def watched(recipe, system=None) -> Counter:
+    """What the turns of a step ask for.
+
+    The meta device stands in for CUDA: what is on it has no values, so reading one is an error, and so is a mixture
+    with tensors of the host."""
+    with torch.device("meta"):
+        system = system or recipe.build()
+        pictures = torch.empty(2, recipe.batch, 3, recipe.side, recipe.side)
+        noise = torch.empty(len(NOISES), recipe.batch, 4 * recipe.width, recipe.side // 4, recipe.side // 4)
+    given = dict(noise=noise) if recipe.name == "unit" else {}  # there are no random numbers on meta
+    watch = Watched()
+
+    class OnMeta(Captured):
+        def __call__(self, batch, draws):
+            with watch:
+                return self.system.turns(batch, draws)
+
+    for player in system.players:
+        for p in player.parameters:  # Adam would refuse to make these on meta
+            step = torch.zeros((), device="meta")
+            player.optimizer.state[p] = dict(step=step, exp_avg=torch.empty_like(p), exp_avg_sq=torch.empty_like(p))
+    system.captured = OnMeta(system)
+    system.set_lr(1, 1)
+    system.step(*pictures, **given)
+    return watch.asked
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_never_asks_the_host(name, deterministic, monkeypatch):
+    "Nothing that a CUDA graph cannot record: no number read, none brought, in forwards, backwards and optimisers"
+    if deterministic:
+        monkeypatch.setattr(generator, "reflect_pad", generator._flip_pad)
+    recipe = RECIPES[name]
+    asked = watched(recipe)
+    assert asked["aten._fused_adam_.tensor_lr"] == 2 and asked["aten.convolution_backward.default"] > 20
+    assert not deterministic or not asked["aten.reflection_pad2d_backward.default"]
+    # nor does it copy gradients because an activation wrote into a view: autograd would take them by as_strided
+    assert not asked["aten.as_strided.default"]
+
+
+@pytest.mark.parametrize("slip", ["reads", "brings", "decides"])
+def test_a_slip_would_be_seen(slip):
+    recipe = RECIPES["toon2real"]
+    with torch.device("meta"):
+        system = recipe.build()
+    loss = system.players[1].loss
+
+    def slipping(batch, scratch):
+        total, terms = loss(batch, scratch)
+        if slip == "brings":
+            return total * torch.tensor([2.0], device="cpu").to("meta"), terms
+        return (total * float(total.detach()) if slip == "reads" else total[total > 0].sum()), terms
+
+    system.players[1].loss = slipping
+    with pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
+        watched(recipe, system)
+
+
+def test_the_compiler_knows_the_option_that_cuda_asks_for():
+    from torch._inductor import config
+
+    assert isinstance(config.force_layout_optimization, bool)
+
+
+def test_a_system_moves_with_its_moments():
+    "Steps, another device, steps: there Adam finds its moments (meta stands in for the GPU)"
+    system = RECIPES["toon2real"].build()
+    system.step(*pictures(system.recipe, 1, torch.float32)[:, 0])
+    for player in system.players:
+        assert {x.device.type for state in player.optimizer.state.values() for x in state.values()} == {"cpu"}
+    system._bring_moments(torch.device("meta"))
+    for player in system.players:
+        assert {x.device.type for state in player.optimizer.state.values() for x in state.values()} == {"meta"}

@@ -83,7 +83,7 @@ class PatchGAN(nn.Module):
             layers = [SNConv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
             for times, stride in ((1, 2), (2, 2), (4, 1)):
                 channels = width * times
-                layers += [SNConv2d(channels, 2 * channels, 4, stride, 1), between(), nn.LeakyReLU(0.2, True)]
+                layers += [SNConv2d(channels, 2 * channels, 4, stride, 1), between(), nn.LeakyReLU(0.2)]
             self.layers = nn.Sequential(*layers, SNConv2d(8 * width, 1, 4, 1, 1))
         init_normal(self.to_empty(device="cpu"), seed)
         if "sn" in norm:

@@ -8,7 +8,9 @@ Docs: https://toon2real.github.io/toon2real/engine.html.md"""
 __all__ = ['choose_precision', 'repays', 'upload', 'Captured']
 
 # %% ../nbs/17_engine.ipynb #d2d4f749
+import os
 import sys
+import threading
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -29,13 +31,19 @@ def choose_precision(precision: str, device: torch.device) -> str:
         fast = torch.cpu.get_capabilities().get("avx512_bf16", False)
     return "bf16" if fast else "float32"
 
+# %% ../nbs/17_engine.ipynb #5b0c1e72
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 # %% ../nbs/17_engine.ipynb #9f35e389
 def repays(
     recipe: Recipe,
     steps: int,  # that the training will make
+    device: str = "cpu",  # or "cuda", where a step is short and compiling is not
 ) -> bool:
-    "Will compiling cost less time than it saves? In steps of 128 px and width 64, at least 3,000"
-    return steps * (recipe.side / 128) ** 2 * (recipe.width / 64) >= 3000
+    "Will compiling cost less time than it saves? In pairs of 128 px and width 64: at least 3,000, on CUDA 100,000"
+    pairs = steps * recipe.batch
+    least = 100_000 if device == "cuda" else 3_000
+    return pairs * (recipe.side / 128) ** 2 * (recipe.width / 64) >= least
 
 # %% ../nbs/17_engine.ipynb #839faaa0
 @patch
@@ -46,8 +54,9 @@ def _compile(self: System):
     weight = next(self.parameters())
     black = weight.new_full((recipe.batch // ranks()[1], 3, recipe.side, recipe.side), -1)
     nets = [net for name, net in self.named_children() if not name.startswith("D_")]
-    self.forwards = {net: torch.compile(net.forward, dynamic=False) for net in nets}
+    options = {"force_layout_optimization": True} if weight.is_cuda else None
     try:
+        self.forwards = {net: torch.compile(net.forward, dynamic=False, options=options) for net in nets}
         self.step(black, black)
     except Exception as e:  # whatever the compiler, the C compiler or the system raises: the plain step needs none
         self.forwards = {}
@@ -68,6 +77,9 @@ class Captured:
     "`System.turns` as one CUDA graph; plain for batches of another size, and for ever if it cannot be recorded"
 
     warm_up = 3  # plain steps first
+    streams = {}  # by device, for all systems: cuBLAS keeps a workspace for each stream that it has worked on
+    alone = threading.Lock()  # on that stream
+    broken = []  # recordings that failed; PyTorch's allocator may still ask them something
 
     def __init__(self, system: System):
         self.system, self.done, self.graph, self.given = system, 0, None, None
@@ -93,26 +105,40 @@ class Captured:
         return dict(zip(self.names, self.values.clone().unbind()))
 
     def _aside(self, batch: Batch, draws: dict) -> dict[str, torch.Tensor]:
-        "A plain step on a stream of its own, as graphs want it before they are recorded"
-        main, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(main)
-        with torch.cuda.stream(aside):
-            terms = self.system.turns(batch, draws)
-        main.wait_stream(aside)
+        "A plain step on the stream that the graph will be recorded on"
+        with self.alone:
+            main, aside = torch.cuda.current_stream(batch.c.device), self._stream(batch.c.device)
+            aside.wait_stream(main)
+            with torch.cuda.stream(aside):
+                terms = self.system.turns(batch, draws)
+            main.wait_stream(aside)
         return terms
+
+    def _stream(self, device: torch.device) -> "torch.cuda.Stream":
+        if device not in self.streams:
+            self.streams[device] = torch.cuda.Stream(device)
+        return self.streams[device]
 
     def _record(self, given: dict, index: np.ndarray):
         "Record a step; recording computes nothing"
         self.given = {name: x.clone() for name, x in given.items()}
         draws = dict(self.given)
-        batch, graph = Batch(draws.pop("c"), draws.pop("r"), index), torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph):
-                terms = self.system.turns(batch, draws)
-                self.values = torch.stack(list(terms.values()))
-        except RuntimeError as e:
-            self._give_up(str(e).strip().partition("\n")[0][:160])
-            return
+        batch = Batch(draws.pop("c"), draws.pop("r"), index)
+        device = batch.c.device
+        with self.alone, torch.cuda.device(device):
+            main, graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
+            # other threads, such as a notebook's next cell, may use the device meanwhile
+            options = dict(stream=self._stream(device), capture_error_mode="thread_local")
+            try:
+                with torch.cuda.graph(graph, **options):
+                    terms = self.system.turns(batch, draws)
+                    self.values = torch.stack(list(terms.values()))
+            except RuntimeError as e:
+                torch.cuda.set_stream(main)  # where a recording breaks off, its stream stays in force
+                self.broken.append(graph)
+                first = e.__context__ or e  # the end of a recording that broke off is an error too
+                self._give_up(str(first).strip().partition("\n")[0][:160])
+                return
         self.names, self.graph = list(terms), graph
 
     def _give_up(self, reason: str):
@@ -126,8 +152,10 @@ def _agrees(self: Captured, batch: Batch, draws: dict) -> bool:
     "Does the graph move weights and stores as the plain step does? The state is that of before in the end"
     system = self.system
     moments = [x for player in system.players for state in player.optimizer.state.values() for x in state.values()]
-    weights, stores = list(system.parameters()), system.stores()
-    state = [*weights, *system.buffers(), *moments, *stores]
+    weights = [x for x in system.parameters() if x.ndim > 1]
+    biases = [x for x in system.parameters() if x.ndim <= 1]
+    stores = system.stores()
+    state = [*weights, *biases, *system.buffers(), *moments, *stores]
     before = [x.detach().clone() for x in state]
 
     def moved(step) -> tuple:
@@ -162,9 +190,18 @@ def speed_up(
     self.train()
     self.precision = choose_precision(precision, device)
     self.forwards, self.captured = {}, None
-    if compile is True or (compile == "auto" and repays(self.recipe, steps)):
+    self._bring_moments(device)
+    if compile is True or (compile == "auto" and repays(self.recipe, steps, device.type)):
         self._compile()
     alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
     if device.type == "cuda" and compile is not False and self.drawn_ahead and alone:
         self.captured = Captured(self)
     return self
+
+
+@patch
+def _bring_moments(self: System, device: torch.device):
+    "What the optimisers keep comes to where the weights are: a system that was trained on a processor may go on here"
+    for player in self.players:
+        for moments in player.optimizer.state.values():
+            moments.update({name: value.to(device) for name, value in moments.items()})

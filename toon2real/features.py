@@ -174,6 +174,7 @@ def _channels_last(images):
         forms = "N x H x W x 3 (uint8) or N x 3 x H x W is"
         raise ImageError(f"an array of shape {tuple(images.shape)} is no set of images: {forms}")
     if images.dtype in (torch.uint8, np.uint8):
+        images = images.cpu() if isinstance(images, torch.Tensor) else images
         return images if images.shape[-1] == 3 else images.swapaxes(1, 2).swapaxes(2, 3)
     images = torch.as_tensor(images).detach()
     highest = float(images.abs().max()) if len(images) else 0.0

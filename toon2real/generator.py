@@ -74,7 +74,7 @@ class InstanceNorm(nn.Module):
 # %% ../nbs/13_generator.ipynb #4f6efd96
 def normed(*layers: nn.Module) -> list[nn.Module]:
     "These layers, instance norm, ReLU"
-    return [*layers, InstanceNorm(), nn.ReLU(True)]
+    return [*layers, InstanceNorm(), nn.ReLU()]
 
 
 class ResBlock(nn.Module):

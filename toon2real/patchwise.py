@@ -184,9 +184,10 @@ def turns(self: Patchwise, batch: Batch, scratch: dict) -> dict[str, torch.Tenso
     "Generator, discriminator, and the mean moves a little nearer to the generator"
     terms = System.turns(self, batch, scratch)
     if self.recipe.average:
+        moved = (1 - scratch["kept"]).to(batch.c)
         with torch.no_grad():
             for mean, weight in zip(self.mean_r.parameters(), self.G_r.parameters()):
-                mean.lerp_(weight, (1 - scratch["kept"]).to(mean))
+                mean.lerp_(weight, moved)
     return terms
 
 # %% ../nbs/20_patchwise.ipynb #569034d7
@@ -213,9 +214,10 @@ def compared(self: Patchwise, maps: list[torch.Tensor], made: torch.Tensor, draw
     for level, (head, key, query) in enumerate(zip(self.heads, maps, self.G_r.encode(made))):
         places = drawn[f"places_{level}"]
         places = places.repeat(len(made) // len(places), 1)  # photos in the same places as the cartoons beside them
+        q = head(pick(query, places))
         with torch.no_grad():
             k = head(pick(key[: len(made)], places))
-        losses.append(contrast(head(pick(query, places)), k, self.recipe.temperature))
+        losses.append(contrast(q, k, self.recipe.temperature))
     return torch.stack(losses).mean(0)
 
 # %% ../nbs/20_patchwise.ipynb #99f9e7d2

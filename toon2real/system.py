@@ -168,11 +168,12 @@ def ranks() -> tuple[int, int]:
 
 def join(device: torch.device) -> torch.device:
     "Join the processes that torchrun or `accelerate launch` started; the device of this one, on CUDA its own GPU"
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        dist.init_process_group(timeout=timedelta(hours=6))  # the others wait while the first one evaluates
-    if device.type == "cuda" and ranks()[1] > 1:
+    several = max(int(os.environ.get("WORLD_SIZE", 1)), ranks()[1]) > 1
+    if several and device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+    if several and not dist.is_initialized():
+        dist.init_process_group(timeout=timedelta(hours=6))  # the others wait while the first one evaluates
     return device
 
 

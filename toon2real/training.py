@@ -9,7 +9,6 @@ __all__ = ['Options', 'interruptible', 'stills', 'Trainer', 'Background']
 
 # %% ../nbs/28_training.ipynb #b1d04083
 import hashlib
-import os
 import signal
 import threading
 import time
@@ -622,7 +621,6 @@ def _determinism(on: bool):
     "torch restricted to deterministic algorithms for a while"
     before = torch.are_deterministic_algorithms_enabled()
     if on:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
         yield
