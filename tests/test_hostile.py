@@ -25,7 +25,7 @@ from toon2real.cyclegan import toon2real
 from toon2real.images import WriteError, list_images, printable, write_atomic
 from toon2real.runs import Run, RunError, load_weights, read_about, save_weights
 from toon2real.scenes import scene
-from toon2real.training import stills
+from toon2real.training import Trainer, stills
 from toon2real.translate import Translator, translate_command
 
 SMALL = ["--width", "4", "--blocks", "1", "--side", "64", "--epochs", "1", "--decay-epochs", "0"]
@@ -304,6 +304,16 @@ def test_a_recipe_is_not_believed(tmp_path, weights):
         {"judge": "x"},
         {"judge": {"metric": "x"}},
         {"environment": {}, "until": "soon"},
+        {"environment": {"torch": "2", "device": "x", "threads": [1]}},
+        {"options": {"samples": []}},
+        {"data": {"cartoon": {}}},
+        {"data": {name: {"source": 5, "images": 1, "hash": "x"} for name in ("cartoon", "photo")}},
+        {"samples": {"cartoon": {"hash": 3}, "photo": {}}},
+        {"command": 5},
+        {"created": []},
+        {"recipe": {"class": "toon2real.cyclegan:CycleGANRecipe", "name": "\x1b[2J"}},
+        {"recipe": {"class": "toon2real.cyclegan:CycleGANRecipe", "lr": 10**400}},
+        {"recipe": {"class": "toon2real.cyclegan:CycleGANRecipe", "betas": [2, "x"]}},
     ],
     ids=str,
 )
@@ -314,6 +324,65 @@ def test_a_run_json_that_parses_but_is_wrong(run, change):
         warnings.simplefilter("ignore")
         with pytest.raises(RunError, match="run.json"):
             Run(run.path).recipe
+
+
+def changed(run, **parts):
+    "The run after somebody has written these parts into its run.json"
+    file = run.path / "run.json"
+    about = json.loads(file.read_text()) | parts
+    about.pop("sha256", None)
+    file.write_text(json.dumps(about))
+    return Run(run.path)
+
+
+def test_what_a_training_needs_of_run_json(run):
+    with pytest.raises(RunError, match="run.json lacks options"):
+        Trainer.resume(run.path)
+    told = {"data": {}, "environment": {"torch": "2", "device": "x", "threads": 1}}
+    told["data"] = {name: {"source": None, "images": 1, "hash": "x"} for name in ("cartoon", "photo")}
+    for options in ({"colour": 1}, {"samples": "many"}, {"save_minutes": -1}):
+        with pytest.raises(RunError, match="run.json: its options"):
+            Trainer.resume(changed(run, options=options, **told))
+
+
+def test_an_enormous_recipe_in_run_json_takes_no_memory(run):
+    recipe = run.about["recipe"] | {"width": 20_000}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RunError, match="run.json.*many times as large"):
+        changed(run, recipe=recipe).system()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+@pytest.mark.parametrize(
+    "field", [dict(lr=float("nan")), dict(cycle=float("inf")), dict(betas=(0.5, 1)), dict(name="")]
+)
+def test_numbers_and_names_that_no_recipe_has(field):
+    with pytest.raises(ValueError, match=f"{next(iter(field))}="):
+        toon2real.replace(**field)
+
+
+def test_names_that_are_no_utf_8_are_written_down_and_read_back(run):
+    odd = os.fsdecode(b"caf\xe9")
+    run.update(command=[odd, "海"])
+    assert Run(run.path).about["command"] == [odd, "海"] and "海" in (run.path / "run.json").read_text(encoding="utf-8")
+
+
+def test_a_sheet_of_another_size_is_named(run):
+    (run.path / "samples").mkdir()
+    for size in ((64 * 6 + 1, 64), (64 * 6, 65), (1, 1)):
+        Image.new("RGB", size).save(run.path / "samples" / "epoch-0001.png")
+        with pytest.raises(RunError, match="epoch-0001.png.*no sheet"):
+            run.samples()
+
+
+def test_a_checkpoint_that_lacks_something_is_named(run):
+    file = run.path / "checkpoints" / "step-00000003.safetensors"
+    tensors, recipe = load_tensors(file.read_bytes()), run.about["recipe"]
+    for lost in ("seen", "model/"):
+        left = {name: value for name, value in tensors.items() if not name.startswith(lost)}
+        file.write_bytes(save_tensors(left, {"toon2real": json.dumps({"recipe": recipe})}))
+        with pytest.raises(RunError, match="step-00000003.safetensors"):
+            run.system()
 
 
 def test_changes_by_hand_are_told(run):
@@ -329,7 +398,18 @@ def test_changes_by_hand_are_told(run):
     history.write_text("".join(line for line in history.open() if not line.startswith("2,")))
     with pytest.warns(UserWarning, match="history.csv was changed.*the epochs 1-3 and has 1, 3"):
         assert run.history.epoch.tolist() == [1, 3]
-    for spoilt in (b"", b"\0", b"a,b\n1,2\n", b"epoch\nx\n", b"epoch,G_r\n1,one\n", b"epoch\n1\n1,2,3\n"):
+    for spoilt in (
+        b"",
+        b"\0",
+        b"a,b\n1,2\n",
+        b"epoch\nx\n",
+        b"epoch,G_r\n1,one\n",
+        b"epoch\n1\n1,2,3\n",
+        b"epoch\n2\n2\n",
+        b"epoch\n1.5\n",
+        b"epoch,seconds\n1,inf\n",
+        b"epoch\n-1\n",
+    ):
         history.write_bytes(spoilt)
         with pytest.raises(RunError, match="history.csv is damaged"):
             _ = run.history

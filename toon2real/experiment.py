@@ -34,7 +34,7 @@ from .data import Domain, choose
 from .distances import frechet_features
 from .features import best_extractor, simple_features
 from .fid import FLOOR, UNTRANSLATED, Judge
-from .images import write_atomic
+from .images import utf8, write_atomic
 from .runs import Run, RunError, translate_all
 from .system import Recipe, recipe_to_dict
 from .training import Trainer, judge_of
@@ -105,7 +105,7 @@ def _trainer(recipe: Recipe, cartoon, photo, path: Path, **options) -> Trainer |
 # %% ../nbs/29_experiment.ipynb #c11c48f7
 def held_out(run: Run) -> bool:
     "Did the run have held-out pictures of its own?"
-    return "val_cartoon" in run.about["data"]
+    return "val_cartoon" in run.about.get("data", {})
 
 
 def validation(
@@ -124,6 +124,8 @@ def _drawn(run: Run) -> bool:
 
 def _pictures(run: Run, kind: str, given=None) -> np.ndarray:
     "One domain; RunError where it cannot be read or has changed"
+    if "data" not in run.about:
+        raise RunError(f"{run.path / 'run.json'} lacks data: bring back a copy of it")
     data = run.about["data"]
     recorded = data.get(f"val_{kind}", data[kind])
     source = recorded["source"] if given is None else given
@@ -218,7 +220,7 @@ def _opened(runs) -> list[Run]:
             found += inside or [Run(run)]
     if not found:
         raise RunError("no runs to compare: pass one or more, or their folders")
-    for path, times in Counter(str(run.path) for run in found).items():
+    for path, times in Counter(str(run.path.resolve()) for run in found).items():
         if times > 1:
             raise ValueError(f"the same run twice: {path}")
     return found
@@ -262,6 +264,8 @@ class Comparison:
         until: int = None,  # as if the runs had ended after this epoch: equal pairs for runs of unequal length
         progress: bool = False,
     ):
+        if until is not None and until < 1:
+            raise ValueError(f"until={until}, but epochs are counted from 1: leave it out for all")
         self.groups = _grouped(_opened(runs))
         self.runs = [run for group in self.groups for run in group.runs]
         self.labels = _told_apart(
@@ -433,7 +437,7 @@ def _facts(self: Comparison, run: Run, which: str, epoch: int) -> dict:
         "which": which,
         "pairs": int(history.pairs.iloc[-1]),
         "seconds": round(history.seconds.sum()),
-        "parameters": sum(p.numel() for p in run.recipe.build().parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in run.build().parameters() if p.requires_grad),
         "paper": PAPER.get(run.recipe.name),
     }
 
@@ -604,14 +608,15 @@ def write_results(
         "about.json": json.dumps(about, indent=1, ensure_ascii=False, default=str),
     }
     for name, text in files.items():
-        write_atomic(Path(out) / name, text.encode())
+        write_atomic(Path(out) / name, utf8(text))
     return [Path(out) / name for name in files]
 
 # %% ../nbs/29_experiment.ipynb #53626bb6
 def _told_of(run: Run) -> dict:
     "What a run says of itself, without paths"
     about = {key: run.about.get(key) for key in ("options", "environment", "created", "judge")}
-    about["options"] = about["options"] | {"extractor": Path(about["options"].get("extractor", "")).name}
+    options = about["options"] or {}
+    about["options"] = options | {"extractor": Path(str(options.get("extractor", ""))).name}
     about["data"] = {name: domain | {"source": None} for name, domain in run.about["data"].items()}
     return {"recipe": recipe_to_dict(run.recipe), **about}
 

@@ -404,7 +404,7 @@ def paper_figures(
     looks = cache(partial(realism, cmp, star, images))
     makers = {
         "figure1": lambda: teaser(looks()),
-        "figure2": lambda: architecture(star.recipe.build()),
+        "figure2": lambda: architecture(star.build()),
         "figure3": lambda: comparison(cmp),
         "figure4": lambda: curves(cmp),
         "figure5": lambda: failures(looks()),

@@ -7,7 +7,8 @@ Docs: https://toon2real.github.io/toon2real/images.html.md"""
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'MAX_PIXELS', 'MAX_BYTES', 'ImageError', 'printable', 'open_regular', 'upright', 'open_image',
            'walk', 'list_images', 'check_pixels', 'check_tensor', 'to_float', 'to_tensor', 'to_uint8', 'to_pil',
-           'resize', 'grid', 'jpeg_bytes', 'png_bytes', 'WriteError', 'atomic', 'write_atomic', 'in_background', 'show']
+           'resize', 'grid', 'jpeg_bytes', 'png_bytes', 'WriteError', 'atomic', 'write_atomic', 'utf8', 'in_background',
+           'show']
 
 # %% ../nbs/00_images.ipynb #b52f3dce
 import io
@@ -391,6 +392,11 @@ def write_atomic(path: Path, data: bytes):
     "Write a whole file, or nothing"
     with atomic(path) as part:
         part.write_bytes(data)
+
+
+def utf8(text: str) -> bytes:
+    "Text for a file; bytes of a name that are no UTF-8 are spelled out, as JSON reads them back"
+    return text.encode("utf-8", "backslashreplace")
 
 # %% ../nbs/00_images.ipynb #bg000002
 def in_background(

@@ -33,7 +33,7 @@ from . import __version__, experiment, figures
 from .experiment import COUNTS, HIGHER, TITLES, Comparison, compare, number, permutation_p
 from .features import WeightsMissing
 from .fid import UNTRANSLATED
-from .images import grid, jpeg_bytes, resize, to_pil, write_atomic
+from .images import grid, jpeg_bytes, resize, to_pil, utf8, write_atomic
 from .runs import Run, data_uri
 from .system import recipe_to_dict
 
@@ -135,15 +135,16 @@ def results(cmp: Comparison) -> dict:
 def named(cmp: Comparison, run: Run) -> dict:
     "A run as the template shows it: behind a dot of its group's colour"
     history, about = cmp.history(run), run.about
+    known = len(history) and {"pairs", "seconds"} <= set(history)
     return dict(
         label=cmp.label(run),
         colour=palette(cmp)[cmp.group(run).colour],
         recipe=run.recipe,
         about=about,
         hashes=" ".join(domain["hash"] for domain in about.get("data", {}).values()),
-        pairs=f"{history.pairs.max():,}" if len(history) else "0",
+        pairs=f"{history.pairs.max():,}" if known else "0",
         epochs=f"{len(history)} of {run.recipe.total_epochs}",
-        time=str(timedelta(seconds=round(history.seconds.sum()))) if len(history) else "0",
+        time=str(timedelta(seconds=round(history.seconds.sum()))) if known else "0",
     )
 
 # %% ../nbs/32_report.ipynb #494798fc
@@ -370,7 +371,7 @@ def report(
         chosen=partial(chosen, cmp),
         commands="\n\n".join([*map(command, cmp.runs), again]),
     )
-    write_atomic(out, _without_folders(page, cmp).encode())
+    write_atomic(out, utf8(_without_folders(page, cmp)))
     return Path(out)
 
 

@@ -44,6 +44,7 @@ from toon2real.images import (
     png_bytes,
     to_tensor,
     to_uint8,
+    utf8,
     write_atomic,
 )
 from .system import Recipe, System, load_system_state, recipe_from_dict, recipe_to_dict, system_state
@@ -213,33 +214,44 @@ def environment(device="cpu") -> dict:
 SHIPPED = Path(str(files("toon2real"))) / "shipped"
 
 # %% ../nbs/21_runs.ipynb #ec80d229
-_PARTS = {  # what run.json may say, and what each part of it must have
-    "recipe": (),
-    "options": (),
-    "data": (),
-    "judge": ("metric", "n", "seed", "extractor", "available", "images", "untranslated"),
-    "environment": ("torch", "device", "threads"),
+_MAY = {"until": int, "created": str, "command": (list, type(None))}  # what run.json may say beside its parts
+_PARTS = {  # what each part has, and of which kind it is
+    "options": {},
+    "data": {"cartoon": dict, "photo": dict},
+    "samples": {"cartoon": dict, "photo": dict},
+    "judge": {
+        **dict.fromkeys(("metric", "main", "extractor", "images"), str),
+        **dict.fromkeys(("n", "seed"), int),
+        **dict.fromkeys(("available", "untranslated", "floor"), dict),
+    },
+    "environment": {"torch": str, "device": str, "threads": int},
 }
+_DOMAIN = {"source": (str, type(None)), "images": int, "hash": str}
 
 
 def _check_about(about):
     "ValueError unless `about` is what a run.json may say"
-    if not isinstance(about, dict) or "recipe" not in about:
-        raise ValueError("it says nothing of a recipe")
-    if not isinstance(about.get("until", 1), int):
-        raise ValueError(f"until is {about['until']!r}, which is no int")
+    _check_part("it", about, {"recipe": dict})
+    _check_part("it", about, {name: kind for name, kind in _MAY.items() if name in about})
     for name in _PARTS.keys() & about.keys():
         _check_part(name, about[name], _PARTS[name])
     for name, domain in about.get("data", {}).items():
-        _check_part(name, domain, ("source", "images", "hash"))
+        _check_part(name, domain, _DOMAIN)
+    for name, domain in about.get("samples", {}).items():
+        _check_part(f"samples of {name}", domain, {"hash": str})
+    for name in {"options", "environment"} & about.keys():
+        _check_part(name, about[name], dict.fromkeys(about[name], (str, int, float, type(None))))
 
 
-def _check_part(name: str, part, keys: tuple[str, ...]):
+def _check_part(what: str, part, kinds: dict):
+    "ValueError unless a part has what `kinds` names, each of its kind"
     if not isinstance(part, dict):
-        raise ValueError(f"{name} is {part!r}, which is no dict")
-    missing = [key for key in keys if key not in part]
-    if missing:
-        raise ValueError(f"{name} lacks {', '.join(missing)}")
+        raise ValueError(f"{what} is {part!r}, which is no dict")
+    for name, kind in kinds.items():
+        if name not in part:
+            raise ValueError(f"{what} lacks {name}")
+        if not isinstance(part[name], kind):
+            raise ValueError(f"{what} has {name}={part[name]!r}, which is of another kind")
 
 # %% ../nbs/21_runs.ipynb #119e4cc0
 class Run:
@@ -263,7 +275,7 @@ class Run:
         "Write these entries into run.json"
         self.about |= about
         told = self.about | {"sha256": _digest(self.about)}
-        write_atomic(self.path / "run.json", json.dumps(told, indent=2, ensure_ascii=False).encode())
+        write_atomic(self.path / "run.json", utf8(json.dumps(told, indent=2, ensure_ascii=False)))
 
     @property
     def recipe(self) -> Recipe:
@@ -345,8 +357,8 @@ def _refuse_taken(path: Path):
         how = Run(path).how_to_go_on
         raise RunError(f"{path} already holds a run: continue it with {how}, or choose another name")
     started = {"checkpoints", ".lock", "step-00000000.safetensors"}
-    left = [part.name for part in path.rglob("*")] if path.is_dir() else []
-    if path.exists() and not (path.is_dir() and all(name in started or name.endswith(".tmp") for name in left)):
+    others = (part for part in path.rglob("*") if part.name not in started and part.suffix != ".tmp")
+    if path.exists() and (not path.is_dir() or any(others)):
         raise RunError(f"{path} exists and is not a run: choose another name")
 
 
@@ -368,8 +380,9 @@ def refresh(self: Run) -> Run:
 def progress(self: Run) -> dict | None:
     "Where the training is: state, step, epoch, smoothed losses, pairs a second, seconds left; None if it says nothing"
     try:
-        told = json.loads((self.path / "progress.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with open_regular(self.path / "progress.json") as f:
+            told = json.load(f)
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(told, dict):
         return None
@@ -425,11 +438,20 @@ def history(self: Run) -> pd.DataFrame:
         with open_regular(file) as f:
             data = f.read()
         rows = pd.read_csv(io.BytesIO(data))
-        rows.astype("float64").epoch.astype("int64")  # raises if somebody's spreadsheet has made text of it
-    except (OSError, ValueError, AttributeError) as e:
+        _check_rows(rows.astype("float64"))  # raises if somebody's spreadsheet has made text of it
+    except (OSError, ValueError, KeyError) as e:
         raise RunError(f"{file} is damaged ({e}): bring back a copy of it, or remove it") from e
     self._same_history(data, rows)
     return rows
+
+
+def _check_rows(rows: pd.DataFrame):
+    "ValueError unless epochs are whole numbers that rise, and what was counted is possible"
+    counted = rows[["epoch", *({"pairs", "seconds"} & set(rows))]]
+    if not ((counted >= 0) & (counted < 1e12)).all(axis=None):
+        raise ValueError("epochs, pairs or seconds that cannot be")
+    if (rows.epoch % 1 != 0).any() or (rows.epoch.diff() <= 0).any():
+        raise ValueError("epochs that are no rising whole numbers")
 
 
 @patch
@@ -542,9 +564,9 @@ def sample_epochs(self: Run) -> list[int]:
 
 def _numbers(folder: Path) -> list[int]:
     "The numbers of the epochs or steps that a folder has files of, ascending"
-    names = r"(?:epoch|step)-(\d+)\.(?:png|webp|safetensors)"
+    names = r"(?:epoch|step)-([0-9]+)\.(?:png|webp|safetensors)"
     matches = (re.fullmatch(names, path.name) for path in folder.glob("*"))
-    return sorted(int(match[1]) for match in matches if match)
+    return sorted({int(match[1]) for match in matches if match})
 
 # %% ../nbs/21_runs.ipynb #d2bf89c4
 @patch
@@ -563,9 +585,12 @@ def _pick(self: Run, epoch: int | None, kept: list[int], what: str) -> int:
 def samples(self: Run, epoch: int = None) -> dict[str, np.ndarray]:
     "The sheet of an epoch (the last one by default), as `translate_samples` made it"
     epoch = self._pick(epoch, self.sample_epochs, "samples")
-    sheet = np.asarray(open_image(self._samples(epoch)))
-    side = self.recipe.side
-    names = SAMPLE_COLUMNS if sheet.shape[1] == len(SAMPLE_COLUMNS) * side else ONE_WAY_COLUMNS
+    file, side = self._samples(epoch), self.recipe.side
+    sheet = np.asarray(open_image(file))
+    height, width, _ = sheet.shape
+    names = SAMPLE_COLUMNS if width == len(SAMPLE_COLUMNS) * side else ONE_WAY_COLUMNS
+    if width != len(names) * side or height % side:
+        raise RunError(f"{file} has {width} x {height} pixels and is no sheet of {side} px samples: remove it")
     columns = np.split(sheet, len(names), axis=1)
     return {name: column.reshape(-1, side, side, 3) for name, column in zip(names, columns)}
 
@@ -691,14 +716,18 @@ def load_checkpoint(self: Run) -> tuple[int, dict[str, torch.Tensor]]:
         except RunError as e:
             warnings.warn(f"{e}. Using the checkpoint before it", stacklevel=2)
             continue
-        self._same_recipe(recipe_from_dict(about["recipe"]))
+        self._same_recipe(about["recipe"], file)
         return step, tensors
     raise RunError(f"{self.path} holds no sound checkpoint: start the training anew in another folder")
 
 
 @patch
-def _same_recipe(self: Run, recipe: Recipe):
-    "RunError if run.json says another recipe than a checkpoint of the run"
+def _same_recipe(self: Run, told: dict, file: Path):
+    "RunError if run.json says another recipe than `told` in a checkpoint of the run"
+    try:
+        recipe = recipe_from_dict(told)
+    except (TypeError, ValueError) as e:
+        raise RunError(f"{file}: {e}") from e
     if recipe == self.recipe:
         return
     now, before = recipe_to_dict(self.recipe), recipe_to_dict(recipe)
@@ -707,6 +736,31 @@ def _same_recipe(self: Run, recipe: Recipe):
         f"{self.path / 'run.json'} was changed: it says {', '.join(changed)}, as its checkpoint was trained with. "
         f"Put that back, or start a new run with init_from={str(self.path)!r}"
     )
+
+
+@patch
+def build(self: Run) -> System:
+    "The system at its starting weights; RunError if run.json asks for many times what the run's files hold"
+    files = [file for folder in ("weights", "checkpoints") for file in self.path.glob(f"{folder}/*.safetensors")]
+    held = max((file.stat().st_size for file in files), default=0)
+    try:
+        with _at_most(20 * held + 100_000_000):
+            return self.recipe.build()
+    except ValueError as e:
+        raise RunError(f"{self.path / 'run.json'}: {e}") from e
+
+
+@patch
+def restore(self: Run, system: System) -> tuple[int, dict[str, torch.Tensor]]:
+    "Put the newest sound checkpoint into a system; its step and tensors"
+    step, tensors = self.load_checkpoint()
+    device = next(system.parameters()).device
+    try:
+        load_system_state(system, {name: value.to(device) for name, value in tensors.items()})
+    except (KeyError, ValueError, RuntimeError) as e:
+        remedy = "bring back a copy of it, or begin a new run"
+        raise RunError(f"{self._checkpoint(step)} does not hold what its recipe needs ({e}): {remedy}") from e
+    return step, tensors
 
 # %% ../nbs/21_runs.ipynb #cfec3f55
 @patch
@@ -717,8 +771,8 @@ def system(self: Run, epoch: int | str = None, device="cpu") -> System:
         if epoch is None:
             raise RunError(f"{self.path} has no best epoch: nobody has judged it (toon2real evaluate {self.path})")
     if epoch is None and self.checkpoint_steps:
-        built = self.recipe.build()
-        load_system_state(built, self.load_checkpoint()[1])
+        built = self.build()
+        self.restore(built)
         return built.to(device).eval()
     epoch = self._pick(epoch, self.weight_epochs, "weights")
     return load_weights(self._weights(epoch), device)

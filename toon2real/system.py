@@ -42,6 +42,10 @@ class Recipe:
     _tiny = dict(side=64, width=16, epochs=4, decay_epochs=4)
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (int, float)) and not abs(value) < 2**63:  # so NaN is refused
+                self.refuse(field.name, "it must be a number of usual size")
         self.at_least(1, "side", "batch", "width", "epochs")
         self.at_least(0, "decay_epochs")
         if self.side % 4:
@@ -50,7 +54,11 @@ class Recipe:
             self.refuse("lr", "the rate must be positive")
         if "$" in self.name:
             self.refuse("name", "figures would read it as mathematics: leave the $ out")
+        if not self.name.strip() or not self.name.isprintable():
+            self.refuse("name", "it is shown and written everywhere: give it letters, and no control characters")
         object.__setattr__(self, "betas", tuple(self.betas))
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            self.refuse("betas", "Adam's moments are two numbers from 0 to less than 1")
 
     def refuse(self, field: str, why: str):
         "ValueError that names a field, its value and what is wrong with it"

@@ -48,7 +48,6 @@ from toon2real.system import (
     by_the_first,
     html_table,
     join,
-    load_system_state,
     ranks,
 )
 
@@ -75,6 +74,10 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}, but it must be at least 1")
+        if not self.save_minutes >= 0:
+            raise ValueError(f"save_minutes={self.save_minutes}, but it must be 0 or more")
+        if self.evaluate_n is not None and self.evaluate_n < 4:
+            raise ValueError(f"evaluate_n={self.evaluate_n}, but it must be at least 4")
         object.__setattr__(self, "extractor", str(self.extractor))
 
 # %% ../nbs/28_training.ipynb #05b3fd92
@@ -653,17 +656,30 @@ def resume(
     "A trainer that goes on from the newest sound checkpoint, bit for bit on the same software, device and threads"
     self = cls.__new__(cls)
     self.run = run = run if isinstance(run, Run) else Run(run)
+    options = self._options()
     if val is None and "val_cartoon" in run.about["data"]:
         val = self._source("val_cartoon"), self._source("val_photo")
     cartoon = self._source("cartoon") if cartoon is None else cartoon
     photo = self._source("photo") if photo is None else photo
-    options = Options(**run.about["options"])
-    self._prepare(run.recipe.build(), cartoon, photo, val, device, options, progress, callbacks)
+    self._prepare(run.build(), cartoon, photo, val, device, options, progress, callbacks)
     self._same_data()
     self._same_environment()
     self._same_judge()
     self._load()
     return self
+
+
+@patch
+def _options(self: Trainer) -> Options:
+    "What run.json says of how the training runs; RunError if that is not enough to go on"
+    about, file = self.run.about, self.run.path / "run.json"
+    for part in ("options", "data", "environment"):
+        if part not in about:
+            raise RunError(f"{file} lacks {part}: bring back a copy of it")
+    try:
+        return Options(**about["options"])
+    except (TypeError, ValueError) as e:
+        raise RunError(f"{file}: its options cannot be used ({e}): bring back a copy of it") from e
 
 
 @patch
@@ -717,12 +733,14 @@ def _same_judge(self: Trainer):
 @patch
 def _load(self: Trainer):
     "The state of the newest sound checkpoint"
-    self.step, state = self.run.load_checkpoint()
+    self.step, state = self.run.restore(self.system)
     self.newest = self.run.checkpoint_steps[-1]  # beyond `step` only where the newest is damaged
-    load_system_state(self.system, {name: value.to(self.device) for name, value in state.items()})
-    if self.step:  # the checkpoint before the first step holds nothing of the loop
-        self.meter.sums = state["loop/meter"].numpy().copy()
-        self.seconds = float(state["loop/seconds"])
+    if not self.step:  # the checkpoint before the first step holds nothing of the loop
+        return
+    if not {"loop/meter", "loop/seconds"} <= state.keys():
+        raise RunError(f"{self.run.path}: its checkpoint holds no sums of the epoch under way: begin a new run")
+    self.meter.sums = state["loop/meter"].numpy().copy()
+    self.seconds = float(state["loop/seconds"])
 
 # %% ../nbs/28_training.ipynb #c82faced
 @patch
