@@ -13,10 +13,10 @@ import shutil
 from pathlib import Path
 
 from .cyclegan import cartoon2real, toon2real
+from .experiment import train_all
 from .images import open_image, write_atomic
 from .runs import SHIPPED, Run, RunError, read_about, save_weights
 from .system import Recipe
-from .training import Trainer
 from .translate import find_weights
 from .unit import unit
 
@@ -82,15 +82,9 @@ def train(
     out: Path,  # a folder for the runs
 ):
     "Train the three systems on embedded scenes; what was begun goes on"
-    for recipe in recipes():
-        path = Path(out) / recipe.name
-        if (path / "run.json").exists():
-            trainer = Trainer.resume(path)
-        else:
-            options = {"evaluate_every": 1, "extractor": "simple", "weights_every": 4, "samples": 8}
-            val = DATA["val_cartoon"], DATA["val_photo"]
-            trainer = Trainer(recipe, DATA["cartoon"], DATA["photo"], path, val=val, **options)
-        trainer.fit()
+    options = {"evaluate_every": 1, "extractor": "simple", "weights_every": 4, "samples": 8}
+    val = DATA["val_cartoon"], DATA["val_photo"]
+    train_all(recipes(), DATA["cartoon"], DATA["photo"], out, val=val, **options)
 
 # %% ../nbs/33_demo.ipynb #b4912542
 def pack(
@@ -103,12 +97,12 @@ def pack(
     about["data"] = {name: facts | {"source": DATA[name]} for name, facts in run.about["data"].items()}
     write_atomic(out / "run.json", json.dumps(about, indent=1).encode())
     shutil.copyfile(run.path / "history.csv", out / "history.csv")
+    packed = Run(out)
     for epoch in run.sample_epochs:
-        sheet = out / "samples" / f"epoch-{epoch:04d}.webp"
+        sheet = packed._samples(epoch).with_suffix(".webp")
         sheet.parent.mkdir(exist_ok=True)
-        open_image(run.path / "samples" / f"epoch-{epoch:04d}.png").save(sheet, quality=90)
+        open_image(run._samples(epoch)).save(sheet, quality=90)
     last = run.weight_epochs[-1]
     system = run.system(last)
-    file = out / "weights" / f"epoch-{last:04d}.safetensors"
-    save_weights(file, system, modules=system.to_photo_modules, epoch=last, run=run.name)
-    return Run(out)
+    save_weights(packed._weights(last), system, modules=system.to_photo_modules, epoch=last, run=run.name)
+    return packed
