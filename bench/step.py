@@ -10,7 +10,8 @@ and a ratio is the median over the rounds. The loader has no workers: they would
     python bench/step.py --batch 16 --compile         the large batch in one round, three minutes
     python bench/step.py --side 64 --width 16 --blocks 3 --rounds 2 --compile        does it run? 20 processor seconds
 
-Compiling takes 130 processor seconds of the first; `--compile` without a number leaves it out."""
+Compiling takes 130 processor seconds of the first; `--compile` without a number leaves it out. On CUDA, where
+bench/gpu.py measures more, a time is of ten steps in a row, for a training does not wait after each."""
 
 import argparse
 import json
@@ -141,7 +142,8 @@ class Peer:
         )
         self.pools = Pool(), Pool()
 
-    def step(self, c, r):
+    def step(self, c, r, read=True):
+        "Losses as numbers, or, where nobody reads them yet, as they lie on the device"
         (G_r, G_c), (D_r, D_c), recipe = self.G, self.D, self.recipe
         mse, l1 = nn.functional.mse_loss, nn.functional.l1_loss
         for p in chain(D_r.parameters(), D_c.parameters()):
@@ -169,7 +171,7 @@ class Peer:
             terms[name] = loss * 0.5
             terms[name].backward()
         self.adam_D.step()
-        return {name: value.item() for name, value in terms.items()}
+        return {name: value.item() for name, value in terms.items()} if read else terms
 
 
 def forever(loader, device):
@@ -178,12 +180,24 @@ def forever(loader, device):
             yield c.to(device), r.to(device)
 
 
+def same_losses(recipe, device):
+    "Peer and ours start alike: float32 rounds at 6e-8, twenty layers deep 1e-4"
+    system = recipe.build().to(device)
+    peer, side = Peer(system, device), recipe.side
+    c, r = torch.rand(2, recipe.batch, 3, side, side, device=device) * 2 - 1
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        theirs, own = peer.step(c, r), system.step(c, r)
+    for name, value in theirs.items():
+        if abs(value - own[name].item()) > 1e-4 * abs(value):
+            sys.exit(f"{name}: the peer's first loss is {value}, ours {own[name].item()}: they do not do the same")
+
+
 class Case:
     "One batch and one identity weight: the peer and our ways, each with its own data"
 
     def __init__(self, recipe, folder, device, ways):
         self.recipe, self.device = recipe, device
-        self.same_losses(folder)
+        same_losses(recipe, device)
         pictures = Pictures(folder / "cartoon", folder / "photo", recipe.side)
         loader = DataLoader(pictures, recipe.batch, shuffle=True, drop_last=True)
         batches, peer = forever(loader, device), Peer(recipe.build().to(device), device)
@@ -207,22 +221,14 @@ class Case:
         step.done = 0
         return step
 
-    def same_losses(self, folder):
-        "Peer and ours start alike: float32 rounds at 6e-8, twenty layers deep 1e-4"
-        system = self.recipe.build().to(self.device)
-        peer, side = Peer(system, self.device), self.recipe.side
-        c, r = torch.rand(2, self.recipe.batch, 3, side, side, device=self.device) * 2 - 1
-        theirs, own = peer.step(c, r), system.step(c, r)
-        for name, value in theirs.items():
-            if abs(value - own[name].item()) > 1e-4 * abs(value):
-                sys.exit(f"{name}: the peer's first loss is {value}, ours {own[name].item()}: they do not do the same")
-
     def seconds(self, step):
+        steps = 10 if self.device.type == "cuda" else 1
         start = time.perf_counter()
-        step()
+        for _ in range(steps):
+            step()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return (time.perf_counter() - start) / steps
 
     def measure(self, rounds, warm_up):
         for step in self.steps.values():
@@ -258,12 +264,13 @@ def fastest(work, device, times=5):
 @torch.no_grad()
 def peak(device, dtype):
     "Operations a second of a large matrix product or of a large convolution, whichever has more"
-    side, channels, pixels = 2048, 256, 128
+    side, images = (8192, 16) if device.type == "cuda" else (2048, 1)
+    channels, pixels = 256, 128
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     product = 2 * side**3 / fastest(lambda: a @ b, device)
     layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(device, dtype)
-    x = torch.randn(1, channels, pixels, pixels, device=device).to(dtype)
-    convolution = 2 * 9 * channels**2 * pixels**2 / fastest(lambda: layer(x), device)
+    x = torch.randn(images, channels, pixels, pixels, device=device).to(dtype)
+    convolution = 2 * 9 * images * channels**2 * pixels**2 / fastest(lambda: layer(x), device)
     return max(product, convolution)
 
 
