@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toon2real import demo
 from toon2real.cyclegan import toon2real
 from toon2real.films import FilmError
 from toon2real.generator import Generator
@@ -667,6 +668,22 @@ def test_names(tiny, tmp_path, monkeypatch):
     assert str(home / "beech.safetensors") in str(e.value)
     with pytest.raises(RunError, match="not a run"):
         Translator.load(tmp_path)
+
+
+CLONE = Path(__file__).parents[1] / "weights"
+
+
+@pytest.mark.parametrize("file", sorted(CLONE.glob("*.safetensors")), ids=lambda file: file.stem)
+def test_weights_of_the_repository(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TOON2REAL_WEIGHTS", raising=False)
+    picture = scene(1, side=64)
+    translated = Translator.load(file.stem, device="cpu")(picture)
+    assert translated.shape == picture.shape and 1 < abs(translated.astype(int) - picture).mean() < 60
+    assert "research and teaching only" in demo.card(file.stem)
+    assert file.stat().st_size < 16e6
+    with pytest.raises(RunError, match=file.stem):  # a name that is not there: those that are get listed
+        Translator.load("no-such-weights")
 
 
 # --- the command
