@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 import av
@@ -790,3 +791,62 @@ def test_a_hostile_catalogue_writes_nowhere_else(tmp_path):
         with pytest.raises(CurateError, match=r"manifest.csv: split '../../x'"):
             own.add(d, progress=False)
     assert not (tmp_path / "out").exists() and not (tmp_path / "x").exists()
+
+
+def a_picture(folder):
+    "A folder with one still"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "0.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE films SET licence=NULL",
+        "UPDATE films SET name=x'ff'",
+        "UPDATE frames SET width='wide'",
+        "UPDATE frames SET tiny=x'00'",
+        "UPDATE frames SET tiny='text'",
+        "INSERT INTO about VALUES('thresholds', 'null')",
+        """INSERT INTO about VALUES('thresholds', '{"dark": "x"}')""",
+    ],
+)
+def test_cells_that_no_catalogue_has_are_told(tmp_path, capsys, change):
+    path = tmp_path / "c.sqlite"
+    with Catalogue(path) as cat:
+        cat.add(a_picture(tmp_path / "in"), progress=False)
+        cat.db.execute(change)
+        cat.db.commit()
+    assert main(["curate", str(path), "--films"]) == 1
+    assert "c.sqlite" in capsys.readouterr().err
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path):
+    path = tmp_path / "bookmarks.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE bookmarks(x)")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(CurateError, match="bookmarks.sqlite: a database of something else"):
+        Catalogue(path)
+    assert path.read_bytes() == before
+
+
+def test_names_and_credits_do_not_steer_the_terminal(tmp_path, capsys):
+    folder = a_picture(tmp_path / "in")
+    (folder / "manifest.csv").write_text("file,licence,author\n0.png,CC0,A\x1b[2J\u202eB\n", encoding="utf-8")
+    args = ["curate", str(tmp_path / "c.sqlite"), "--sources", str(folder), "--films", "--val", "0", "--no-progress"]
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert r"A\x1b[2J\u202eB" in out and "\x1b" not in out
+
+
+@pytest.mark.parametrize("words", [["--dark", "nan"], ["--per-shot", "-1"], ["--forget", "9" * 20]])
+def test_numbers_that_make_no_sense(tmp_path, capsys, words):
+    path = tmp_path / "c.sqlite"
+    Catalogue(path).close()
+    with pytest.raises(SystemExit) if words[0] != "--forget" else nullcontext():
+        assert main(["curate", str(path), *words]) == 1
+    assert words[1] in capsys.readouterr().err

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from toon2real import demo
 from toon2real.cli import main
 from toon2real.cyclegan import toon2real
 from toon2real.images import WriteError, list_images, printable, write_atomic
@@ -208,6 +209,44 @@ def test_what_is_wrong_is_told_before_the_run_is_made(options, text, capsys, tmp
     assert main(["train", "--cartoon", "c", "--photo", "p", *options, *SMALL]) == 1
     assert text in complaint(capsys)
     assert not list(tmp_path.rglob("run.json")) and not (here / "runs").exists()
+
+
+def test_a_name_does_not_lead_out_of_runs(capsys, tmp_path, monkeypatch):
+    pictures(tmp_path / "c"), pictures(tmp_path / "p"), (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["train", "--cartoon", "../c", "--photo", "../p", "toon2real", "--name", "..", *SMALL]) == 1
+    assert "--name '..'" in complaint(capsys) and not list((tmp_path / "here").iterdir())
+
+
+def test_what_a_resumed_training_cannot_change_is_refused(run, capsys):
+    for words in (["toon2real", "--lr", "0.5"], ["--save-minutes", "1"], ["--run", "elsewhere"]):
+        assert main(["train", "--resume", str(run.path), *words]) == 1
+        assert "goes on with the recipe" in complaint(capsys)
+
+
+def test_too_little_memory_and_errors_without_words_are_one_line(capsys, monkeypatch):
+    for error, told in ((MemoryError("70 GB"), "not enough memory (70 GB)"), (ValueError(), "ValueError")):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr("toon2real.cli._run", fail)
+        assert main(["translate"]) == 1
+        assert told in complaint(capsys)
+
+
+def test_the_card_of_a_stranger_does_not_steer_the_terminal(weights, tmp_path):
+    tensors, about = load_tensors(Path(weights).read_bytes()), read_about(weights)
+    del about["sha256"]
+    for card, told in (("a\x1b[2J\nb", "a\\x1b[2J\nb"), (5, None), ({}, None)):
+        (tmp_path / "w.safetensors").write_bytes(
+            save_tensors(tensors, {"toon2real": json.dumps(about | {"card": card})})
+        )
+        if told:
+            assert demo.card(tmp_path / "w.safetensors") == told
+        else:
+            with pytest.raises(RunError, match="w.safetensors has no card"):
+                demo.card(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -694,6 +694,10 @@ def test_broken_manifest(server, tmp_path):
     assert run(server, tmp_path).kept == 1 and len(lines(tmp_path)) == 1
     (tmp_path / "manifest.csv").write_bytes((tmp_path / "manifest.csv").read_bytes()[:-9])  # or the last line
     assert run(server, tmp_path).kept == 1 and len(lines(tmp_path)) == 1 and len(server.images()) == 2
+    whole = (tmp_path / "manifest.csv").read_bytes()
+    for line in (b"x.jpg\r\n", b"1,2,3,4,5,6,7,8,9\r\n", b'"' + b"x" * 200_000 + b'"\r\n'):
+        (tmp_path / "manifest.csv").write_bytes(whole + line)
+        assert "manifest.csv: " in failure(lambda: run(server, tmp_path))
 
 
 def test_curate_reads_it(server, tmp_path):

@@ -259,6 +259,20 @@ def fingerprint(path) -> str:
 
 # %% ../nbs/08_catalogue.ipynb #b72cf59a
 _VERSION = "4"
+_CELLS = {  # the kinds of their cells: SQLite itself keeps any kind in any column
+    "films": {
+        "'text'": "content kind path name status error licence author link split",
+        "'real', 'integer', 'null'": "width height duration every",
+    },
+    "frames": {
+        "'integer'": "film pts",
+        "'text'": "name error split",
+        "'text', 'null'": "stamp licence author link",
+        "'real', 'integer', 'null'": "time luma contrast sharp text cut blend hash width height "
+        'top bottom "left" "right"',
+        "'blob', 'null'": "tiny thumb",
+    },
+}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about(key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS films(
@@ -292,6 +306,7 @@ class Catalogue:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.db = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
             self.db.row_factory = sqlite3.Row
+            self._refuse_others()
             self.db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL")
             version = f"INSERT OR IGNORE INTO about VALUES('version', {_VERSION})"
             self.db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {version}; COMMIT")
@@ -300,8 +315,26 @@ class Catalogue:
             raise CurateError(f"{path}: cannot be used as a catalogue ({e}): name another file") from e
         if version != _VERSION:
             formats = f"its format is {version}, known here is {_VERSION}"
-            remedy = "update the library" if version > _VERSION else "read the films into a new one"
+            remedy = "update the library" if str(version) > _VERSION else "read the films into a new one"
             raise CurateError(f"{path}: made by another version of this library ({formats}): {remedy}")
+        self._check_cells()
+
+    def _refuse_others(self):
+        "`CurateError` on a database of something else, before anything is written into it"
+        tables = [name for (name,) in self.db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        if tables and not {"about", "films"} <= set(tables):
+            what = f"a database of something else (it has {', '.join(tables[:3])})"
+            raise CurateError(f"{self.path}: {what}: name another file")
+
+    def _check_cells(self):
+        "`CurateError` unless every cell is of its kind"
+        for table, kinds in _CELLS.items():
+            wrong = [f"typeof({field}) NOT IN ({kind})" for kind, fields in kinds.items() for field in fields.split()]
+            if table == "frames":
+                wrong.append("length(tiny) != 192")
+            if count := self._one(f"SELECT count(*) FROM {table} WHERE {' OR '.join(wrong)}"):
+                what = f"{count} of its {table} have cells of another kind"
+                raise CurateError(f"{self.path}: {what}, so it was not written by this library: use a copy of it")
 
     def close(self):
         self.db.close()
@@ -329,8 +362,11 @@ class Catalogue:
     @property
     def thresholds(self) -> Thresholds:
         "The numbers of the filters; assigning keeps them in the catalogue"
-        stored = json.loads(self._one("SELECT value FROM about WHERE key='thresholds'") or "{}")
-        return Thresholds(**{**stored, "licences": tuple(stored.get("licences", ()))})
+        try:
+            stored = json.loads(self._one("SELECT value FROM about WHERE key='thresholds'") or "{}")
+            return Thresholds(**{**stored, "licences": tuple(stored.get("licences", ()))})
+        except (AttributeError, TypeError, ValueError) as e:
+            raise CurateError(f"{self.path}: its thresholds cannot be used ({e}): use a copy of it") from e
 
     @thresholds.setter
     def thresholds(self, thresholds: Thresholds):
@@ -555,7 +591,7 @@ def forget(
     film: int,  # id, as in `films()`
 ):
     "Take a film with its frames and decisions out of the catalogue, for good or to read it in another way"
-    if not self._one("SELECT count(*) FROM films WHERE id=?", film):
+    if film not in self.films().index:
         raise CurateError(f"film {film}: not in {self.path}; `films()` lists them")
     with self.db:
         for query in ("frames WHERE film", "decisions WHERE film", "films WHERE id"):

@@ -1,6 +1,7 @@
 "The command line: the one hand-written edge of the library (everything else is exported from nbs/)."
 
 import importlib
+import os
 import shutil
 import signal
 import subprocess
@@ -151,6 +152,7 @@ def _trainer(train, command: list[str]):
             raise ValueError("--val-cartoon and --val-photo go together: give both or neither")
         val = train.val_cartoon, train.val_photo
     if train.resume:
+        _refuse_changes(train)
         return Trainer.resume(train.resume, train.cartoon, train.photo, val, device=train.device)
     if not (train.cartoon and train.photo):
         raise ValueError("which pictures? Give --cartoon FOLDER and --photo FOLDER, or --resume RUN")
@@ -158,7 +160,7 @@ def _trainer(train, command: list[str]):
     if train.until is not None and not 1 <= train.until <= recipe.total_epochs:
         schedule = f"the schedule has 1 to {recipe.total_epochs}: change --epochs and --decay-epochs"
         raise ValueError(f"--until {train.until}, but {schedule}")
-    if not train.run and Path(name).name != name:
+    if not train.run and (Path(name).name != name or name == ".."):
         raise ValueError(f"--name {name!r} names no folder in runs/: name one with --run, or choose another name")
     run = train.run or Path("runs") / name
     options = dict(val=val, device=train.device, init_from=train.init_from, **asdict(train.options))
@@ -166,6 +168,20 @@ def _trainer(train, command: list[str]):
     if trainer.first:
         trainer.run.update(command=command)
     return trainer
+
+
+def _refuse_changes(train):
+    "ValueError where a resumed training is given what it cannot change"
+    from toon2real.cyclegan import cartoon2real, toon2real
+    from toon2real.patchwise import patchwise
+    from toon2real.runs import Run
+    from toon2real.training import Options
+    from toon2real.unit import unit
+
+    as_it_was = toon2real, cartoon2real, unit, patchwise, Run(train.resume).recipe
+    if train.run or train.init_from or train.options != Options() or train.recipe not in as_it_was:
+        remedy = f"leave the other options out, or begin a new run with --init-from {train.resume}"
+        raise ValueError(f"--resume {train.resume} goes on with the recipe and options it was begun with: {remedy}")
 
 
 @dataclass
@@ -218,8 +234,8 @@ def _evaluate_run(path: Path, on: Judging, again: bool):
 
     run = Run(path)
     table = judge_run(run, on.cartoon, on.photo, on.n, on.seed, on.extractor, again, progress=sys.stderr.isatty())
-    print(f"{run!r}\n{_terms(run.about['judge'])}\nbest by {run.metric}: epoch {run.best}\n")
-    print(f"{table.to_string(float_format='{:.4g}'.format)}\n", flush=True)
+    _say(f"{run!r}\n{_terms(run.about['judge'])}\nbest by {run.metric}: epoch {run.best}\n")
+    _say(f"{table.to_string(float_format='{:.4g}'.format)}\n")
 
 
 def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
@@ -227,7 +243,7 @@ def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
     from toon2real import fid
     from toon2real.experiment import markdown
     from toon2real.features import best_extractor
-    from toon2real.images import write_atomic
+    from toon2real.images import utf8, write_atomic
 
     if not (on.cartoon and on.photo):
         need = "--cartoon FOLDER (their inputs) and --photo FOLDER (real photographs)"
@@ -239,9 +255,9 @@ def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
     extractor = best_extractor(on.extractor)
     show = sys.stderr.isatty()
     table = fid.evaluate(named, on.photo, on.cartoon, None, on.n, on.seed, on.reps, extractor=extractor, progress=show)
-    print(f"{_terms(table.attrs)}\n\n{markdown(table)}")
+    _say(f"{_terms(table.attrs)}\n\n{markdown(table)}")
     if out:
-        write_atomic(out, table.to_csv().encode())
+        write_atomic(out, utf8(table.to_csv()))
 
 
 def compare(runs: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, until: Number = None, out: Folder = None):
@@ -259,14 +275,14 @@ def compare(runs: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, until: Numbe
 
     comparison = experiment.compare(runs, **asdict(on), until=until, progress=sys.stderr.isatty())
     table = comparison.table
-    print(_terms(table.attrs))
+    _say(_terms(table.attrs))
     for note in table.attrs["notes"]:
-        print(f"note: {note}")
-    print(f"\n{experiment.markdown(table)}")
+        _say(f"note: {note}")
+    _say(f"\n{experiment.markdown(table)}")
     seeds = experiment.over_seeds(table)
     if seeds.seeds.min() >= 4:
         print("\nover seeds; p: permutation test against the system whose mean is best\n")
-        print(seeds.to_string(float_format="{:.3g}".format, na_rep="-"))
+        _say(seeds.to_string(float_format="{:.3g}".format, na_rep="-"))
     if out:
         experiment.write_results(comparison, out)
 
@@ -338,6 +354,14 @@ def _run(name: str, args: list[str]):
     asked = tyro.cli(command, args=args, prog=f"toon2real {name}")
     if callable(asked):
         asked(["toon2real", name, *args])
+    sys.stdout.flush()
+
+
+def _say(text):
+    "Lines on stdout; whatever a stranger has called a run or a metric, no control character of it"
+    from toon2real.images import printable
+
+    print(printable(text, "\n"), flush=True)
 
 
 def _complain(message):
@@ -349,8 +373,10 @@ def _complain(message):
 
 def _reason(error: Exception) -> str:
     "What an error says; one of the system's gets a remedy"
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}): ask for less at once, or end other programs"
     if not isinstance(error, OSError) or error.errno is None:
-        return str(error)
+        return str(error) or type(error).__name__
     return f"{error}: check the path, its permissions and the free space, or choose another place"
 
 
@@ -403,7 +429,10 @@ def main(argv=None) -> int:
     except KeyboardInterrupt as e:
         _complain(e if e.args else "interrupted")
         return 130
-    except (ValueError, OSError, RuntimeError) as e:
+    except BrokenPipeError:  # who read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, RuntimeError, MemoryError, OverflowError) as e:
         _complain(_reason(e))
         return 1
     return 0

@@ -26,7 +26,7 @@ from tyro import cli
 from tyro.conf import OmitArgPrefixes, Positional
 from .catalogue import SPLITS, Catalogue, CurateError, _stamp, fingerprint
 from .films import decode, open_film, picture, timecode
-from .images import grid, jpeg_bytes, open_image, png_bytes, resize, write_atomic
+from .images import grid, jpeg_bytes, open_image, png_bytes, printable, resize, write_atomic
 from .picks import _SIDES, FILTERS, Picks, _cut_bars
 from .scores import Thresholds
 
@@ -378,11 +378,11 @@ def _do(self: Curation, cat: Catalogue):
         notes = cat.add(list(self.sources), self.every, _shard(self.shard), self.group, **facts)
         for note in notes.itertuples():
             said = f"{note.status}: {note.what}".replace(f"{Path.cwd()}{os.sep}", "")
-            print("".join(sign if sign.isprintable() else "?" for sign in said))
+            print(printable(said))
     self._decide(cat)
     if self.val is not None:
         by = "frame" if self.independent else "film"
-        print(cat.split(self.val, self.seed, by, self.resplit).to_string(index=False))
+        print(printable(cat.split(self.val, self.seed, by, self.resplit).to_string(index=False), "\n"))
     _tell(cat, self.films)
     if self.reasons:
         df = cat.frames()
@@ -418,5 +418,5 @@ def _tell(cat: Catalogue, films: bool = False):
     if films:
         numbers = cat.picks().films()[["shots", "kept"]].reindex(known.index, fill_value=0)
         about = known[["name", "status", "frames", "split", "licence", "author"]]
-        print(about.join(numbers).rename_axis("number").reset_index().to_string(index=False))
+        print(printable(about.join(numbers).rename_axis("number").reset_index().to_string(index=False), "\n"))
     print(", ".join(f"{name} {n}" for name, n in cat.counts().items()))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .cyclegan import cartoon2real, toon2real
 from .experiment import train_all
-from .images import open_image, write_atomic
+from .images import open_image, printable, write_atomic
 from .runs import SHIPPED, Run, RunError, read_about, save_weights
 from .system import Recipe
 from .translate import find_weights
@@ -37,9 +37,9 @@ def card(
     if path.parent == SHIPPED:
         return _card_of(Run(path))
     text = read_about(path).get("card") if path.is_file() else None
-    if text is None:
+    if not isinstance(text, str):
         raise RunError(f"{path} has no card: `Run` and `read_about` show what it says of itself")
-    return text
+    return printable(text, "\n")
 
 
 def _card_of(run: Run) -> str:

@@ -47,9 +47,12 @@ MAX_PIXELS = 80_000_000
 MAX_BYTES = 1 << 30  # of a file that is read as a whole
 
 # %% ../nbs/00_images.ipynb #aaecb302
-def printable(text) -> str:
+def printable(
+    text,
+    keep: str = "",  # control characters that stay: "\n" in a text of many lines
+) -> str:
     "`text` without control characters and bytes that are no UTF-8: they are spelled out"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
 
 # %% ../nbs/00_images.ipynb #eb3643fd
 def open_regular(

@@ -32,7 +32,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from . import __version__
 from .curate import MANIFEST_COLUMNS
-from .images import ImageError, open_image, write_atomic
+from .images import ImageError, open_image, printable, write_atomic
 
 # %% ../nbs/11_photos.ipynb #3b38390a
 class PhotoError(ValueError):
@@ -154,8 +154,8 @@ class Web:
         if not site.hostname or not (site.scheme == "https" or here):
             remedy = "use an https address (plain http only for this machine)"
             raise PhotoError(f"{_bare(base)}: the key must travel by https: {remedy}")
-        if rate <= 0:
-            raise PhotoError(f"rate={rate}: use a positive number of requests a second")
+        if not 0.001 <= rate < float("inf"):
+            raise PhotoError(f"rate={rate}: use a positive number of requests a second, 0.001 or more")
         agent = f"toon2real/{__version__} (+https://github.com/toon2real/toon2real)"
         self.pool = _Pool(base, headers={"User-Agent": agent}, timeout=timeout)
         self.base, self.rate, self.tries, self.backoff = base, rate, tries, backoff
@@ -331,7 +331,7 @@ class Flickr:
         answer = self.call("flickr.photos.licenses.getInfo")
         with _form("list of licences"):
             found = answer["licenses"]["license"]
-            return [Licence.of(o["id"], str(o["name"]), o.get("url")) for o in found]
+            return [Licence.of(o["id"], printable(o["name"]), o.get("url")) for o in found]
 
 
 @contextmanager
@@ -367,7 +367,7 @@ def _photo(self: Flickr, entry: dict, tag: str, allowed: list[Licence], side: in
     "A search result as `Photo`"
 
     def text(key):
-        return " ".join(str(entry.get(key) or "").split())[:300]
+        return printable(" ".join(str(entry.get(key) or "").split()))[:300]
 
     table = {licence.id: licence for licence in self.licences}
     licence = table.get(text("license"), Licence("", "unknown", ""))
@@ -420,7 +420,14 @@ def _open_table(path: Path, columns) -> list[dict]:
     whole = text[: text.rfind("\n") + 1] or f"{header}\r\n"
     if whole != text:
         write_atomic(path, whole.encode())
-    return list(csv.DictReader(io.StringIO(whole, newline="")))
+    try:
+        lines = list(csv.DictReader(io.StringIO(whole, newline="")))
+    except csv.Error as error:
+        raise PhotoError(f"{path}: broken ({error}): restore it from a copy") from None
+    for number, line in enumerate(lines, 2):
+        if None in line or None in line.values():
+            raise PhotoError(f"{path}: line {number} has not {len(columns)} cells: repair it, or take it out")
+    return lines
 
 
 def _add_line(path: Path, values: Iterable):
@@ -597,7 +604,7 @@ def photos_command(
         base: another server that speaks Flickr's interface
     """
     try:
-        print(download(tags, folder, n, side, licences, Flickr(base=base, rate=rate), progress))
+        print(printable(download(tags, folder, n, side, licences, Flickr(base=base, rate=rate), progress), "\n"))
     except KeyboardInterrupt:
         stopped = f"\nStopped. What was kept is in {folder}; run the same again to continue."
         raise SystemExit(stopped) from None

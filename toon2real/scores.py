@@ -37,6 +37,16 @@ class Thresholds:
     picked: bool = False  # only what was kept by hand goes into the set
     licences: tuple = ()  # patterns such as "CC*": only these licences go into the set (empty: any)
 
+    def __post_init__(self):
+        numbers = {name: value for name, value in vars(self).items() if name != "licences"}
+        for name, value in numbers.items():
+            if not isinstance(value, (int, float)) or not abs(value) < 1e9:  # so NaN is refused
+                raise ValueError(f"{name}={value!r}: a threshold is a number of usual size")
+        if not all(isinstance(pattern, str) for pattern in self.licences):
+            raise ValueError(f"licences={self.licences!r}: give patterns such as CC*")
+        if self.per_shot < 0:
+            raise ValueError(f"per_shot={self.per_shot}: give the number of frames, or 0 for any")
+
 # %% ../nbs/07_scores.ipynb #0a58d453
 def _dark_ends(lit: np.ndarray) -> tuple[float, float]:
     "Shares of a row of bools before its first and after its last True; a half each if there is none"
