@@ -91,7 +91,7 @@ def copy_images(source, folder, n):
     from toon2real.images import list_images
 
     folder.mkdir()
-    files = list_images(source, recursive=False)[:n]
+    files = list_images(source)[:n]
     for file in files:
         shutil.copy(file, folder / file.name)
     return len(files)

@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import listify
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 # %% ../nbs/00_images.ipynb #3758e1d7
@@ -158,7 +159,6 @@ def open_image(
 def walk(
     folder: Path,
     unreadable: Callable,  # called with a subfolder that cannot be read, and with what to say of it
-    recursive: bool = True,
 ) -> Iterator[Path]:
     "Files below a folder, hidden ones left out; links are followed, each folder once"
 
@@ -170,7 +170,7 @@ def walk(
         real = os.path.realpath(root)
         known = real in seen
         seen.add(real)
-        folders[:] = sorted(name for name in folders if recursive and not known and not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not known and not name.startswith("."))
         yield from (Path(root, name) for name in sorted(files) if not known and not name.startswith("."))
 
 
@@ -181,8 +181,7 @@ def _natural(path: Path):
 
 # %% ../nbs/00_images.ipynb #fd8ec8d4
 def list_images(
-    folder,  # a folder
-    recursive: bool = True,  # also look in its subfolders
+    folder,  # a folder, with its subfolders
     suffixes=IMAGE_SUFFIXES,  # of the files that are wanted
     skipped: list = None,  # collects (subfolder, reason) where one cannot be read; by default that is an error
 ) -> list[Path]:  # sorted naturally: a9.png before a10.png
@@ -198,10 +197,9 @@ def list_images(
     if not folder.is_dir():
         file = "this is a file, not a folder: pass the folder that holds it"
         raise ImageError(file if folder.exists() else "no such folder: check the path", folder)
-    found = [path for path in walk(folder, unreadable, recursive) if path.suffix.lower() in suffixes]
+    found = [path for path in walk(folder, unreadable) if path.suffix.lower() in suffixes]
     if not found:
-        where = "here or below" if recursive else "here"
-        raise ImageError(f"no images {where}: looked for {' '.join(sorted(suffixes))}", folder)
+        raise ImageError(f"no images here or below: looked for {' '.join(sorted(suffixes))}", folder)
     return sorted(found, key=lambda path: _natural(path.relative_to(folder)))
 
 # %% ../nbs/00_images.ipynb #a292bef2
@@ -314,7 +312,7 @@ def _shorten(text: str, font, width: int) -> str:
 
 def _captions(captions, count: int) -> list[str]:
     "One text for each image, or none at all"
-    captions = [captions] if isinstance(captions, str) else [str(text) for text in captions or ()]
+    captions = [str(text) for text in listify(captions)]
     if captions and len(captions) != count:
         raise ImageError(f"{len(captions)} captions for {count} images: pass one for each")
     return captions
