@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from toon2real import demo
+from toon2real.catalogue import Catalogue
 from toon2real.cli import main
 from toon2real.cyclegan import toon2real
 from toon2real.images import WriteError, list_images, printable, write_atomic
@@ -28,6 +29,7 @@ from toon2real.runs import Run, RunError, load_weights, read_about, save_weights
 from toon2real.scenes import scene
 from toon2real.training import Trainer, stills
 from toon2real.translate import Translator, translate_command
+from toon2real.widgets import CompareSystems, FramePicker, HumanStudy, study_results, take_answers
 
 SMALL = ["--width", "4", "--blocks", "1", "--side", "64", "--epochs", "1", "--decay-epochs", "0"]
 
@@ -521,6 +523,101 @@ def test_a_strangers_manifest_stops_no_training(tmp_path, text):
     (tmp_path / "manifest.csv").write_text(text)
     pictures(tmp_path / "a" / "b")
     assert stills(tmp_path / "a" / "b") is None
+
+
+# --- what a page, or a file of answers, may say
+
+
+@pytest.fixture
+def study(tmp_path):
+    pictures = np.zeros((2, 16, 16, 3), np.uint8)
+
+    def make(participant="somebody"):
+        systems = {"a": pictures, "b": pictures + 1}
+        out = tmp_path / "answers.jsonl"
+        return HumanStudy(systems, pictures, out, photos=pictures, trials=4, participant=participant)
+
+    return make
+
+
+def test_answers_outlive_odd_names_and_kills(study):
+    one = study("A\u2028B \udce9")
+    one.answer(0, 0, 1.0)
+    kept = one.out.read_bytes()
+    one.out.write_bytes(kept + b'{"study": "x", "par')  # killed while it was written
+    again = study("A\u2028B \udce9")
+    assert again.done == 1
+    again.answer(1, 1, 1.0)
+    assert again.done == 2 and again.out.read_bytes().startswith(kept)
+
+
+@pytest.mark.parametrize("line", ["5", "{}", "null", "[" * 9999, '{"study": 1}', "\xff"])
+def test_a_line_that_is_no_answer_is_named(study, line):
+    out = study().out
+    out.write_text(f"{line}\n", encoding="latin-1")
+    for read in (study, lambda: study_results(out)):
+        with pytest.raises(ValueError, match="answers.jsonl, line 1 is no answer"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        dict(trial=0.5),
+        dict(trial=True),
+        dict(trial=99),
+        dict(chosen=[0]),
+        dict(seconds=float("nan")),
+        dict(seconds="x"),
+    ],
+    ids=str,
+)
+def test_of_a_page_with_a_bad_answer_none_is_taken(study, tmp_path, bad):
+    asked, file = study(), tmp_path / "page.json"
+    good = {"trial": 0, "chosen": 0, "seconds": 1.0}
+    file.write_text(
+        json.dumps({"study": asked.study, "participant": "p", "answers": [good, good | {"trial": 1} | bad]})
+    )
+    with pytest.raises(ValueError, match="page.json.*none of it was taken"):
+        take_answers(asked, file)
+    with pytest.raises(ValueError, match="trial"):
+        asked.hear_answer(good | bad, [])
+    assert not asked.out.exists()
+
+
+def test_a_page_that_is_out_of_date_breaks_no_widget():
+    compared = CompareSystems({"same": lambda image: image}, np.zeros((2, 16, 16, 3), np.uint8))
+    for image, shown in ((99, 1), (-1, 0), (10**12, 1)):
+        compared.image = image
+        assert compared.image == shown
+    for message in ({}, {"kind": "nothing"}, {"kind": "picture", "key": "99/0"}, {"kind": "picture", "key": 5}):
+        compared.problem = ""
+        compared._hear(compared, message, [])
+        assert compared.problem
+    with pytest.raises(ValueError, match="no pictures"):
+        CompareSystems({"same": lambda image: image}, [])
+
+
+def test_a_picker_is_told_what_makes_no_sense(tmp_path):
+    with Catalogue(tmp_path / "c.sqlite") as cat:
+        cat.add(pictures(tmp_path / "in", side=96), progress=False)
+        picker = FramePicker(cat)
+        before = cat.thresholds
+        view = {"kind": "view", "tab": "kept", "order": "time", "film": None, "shots": True, "shot": None}
+        for message in (
+            {},
+            {"kind": "pictures", "number": 1, "frames": [999]},
+            {"kind": "threshold", "name": "nothing", "value": 1, "keep": True},
+            {"kind": "threshold", "name": "dark", "value": float("nan"), "keep": True},
+            {"kind": "decide", "version": picker._version, "tiles": [0], "keep": "evil"},
+            view | {"shot": [1]},
+            view | {"tab": "nothing"},
+        ):
+            picker._hear(picker, message, [])
+            assert picker.problem, message
+        picker._hear(picker, {"kind": "back"}, [])
+        assert not picker.problem and cat.thresholds == before and not picker.picks.counts()["by_hand"]
+        picker.close()
 
 
 # --- the harnesses of bench/

@@ -267,7 +267,7 @@ def _read_picks(path: Path) -> tuple[str, list]:
         return str(given.get("who") or ""), decisions
     except OSError as e:
         raise CurateError(f"{path}: cannot be read ({e.strerror}): check the path") from e
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
         why = f"{type(e).__name__}: {e}"
         raise CurateError(f"{path}: is no file of picks ({why}): save it from the page again") from e
 

@@ -91,6 +91,8 @@ class TrainingMonitor(PictureWidget, Callback):
     def _hear(self, widget, message: dict, buffers: list):
         "A button: the browser is told that it was heard, and the trainer what to do"
         self.send({"kind": "heard", "what": message["kind"]})
+        if self.trainer is None:
+            return
         if message["kind"] == "stop":
             self.trainer.stop()
         elif message["kind"] == "look":
@@ -104,5 +106,5 @@ class TrainingMonitor(PictureWidget, Callback):
             self.handle.wait()
         try:
             self.handle = self.trainer.fit(self.trainer.until, background=True)
-        except ValueError as error:
+        except (ValueError, OSError, RuntimeError) as error:
             self.status = self.status | {"note": str(error)}

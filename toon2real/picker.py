@@ -8,7 +8,6 @@ Docs: https://toon2real.github.io/toon2real/picker.html.md"""
 __all__ = ['View', 'FramePicker']
 
 # %% ../nbs/37_picker.ipynb #8f047f88
-import sqlite3
 import threading
 from dataclasses import asdict, dataclass, fields, replace
 
@@ -262,6 +261,8 @@ def threshold(
     keep: bool = True,  # in the catalogue; else it is only tried
 ):
     "Move a threshold"
+    if name not in _SLIDERS:
+        raise CurateError(f"threshold {name!r}: there are {', '.join(_SLIDERS)}")
     value = type(getattr(Thresholds(), name))(value)
     self.picks.thresholds = replace(self.picks.thresholds, **{name: value})
     if keep:
@@ -273,7 +274,7 @@ def threshold(
 @patch
 def _answer(self: FramePicker, message: dict):
     "Do what the browser asks for"
-    kind = message["kind"]
+    kind, keep = message["kind"], message.get("keep")
     if kind == "rows":
         rows = self.rows(message["offset"], message["count"])
         self.send({"number": message["number"], "rows": rows})
@@ -284,18 +285,18 @@ def _answer(self: FramePicker, message: dict):
         if wanted.shot and not self.view.shot:
             self._behind.append((self.view, self.frames))
         self.show(wanted)
-    elif kind == "back":
+    elif kind == "back" and self._behind:
         self.view, self.frames = self._behind.pop()
         self._version += 1
         self._tell()
     elif kind == "decide" and message["version"] == self._version:
-        self.decide(message["tiles"], message["keep"])
+        self.decide(message["tiles"], keep)
     elif kind == "film":
-        self.decide_film(message["film"], message["keep"])
+        self.decide_film(message["film"], keep)
     elif kind == "undo":
         self.undo()
     elif kind == "threshold":
-        self.threshold(message["name"], message["value"], message["keep"])
+        self.threshold(message["name"], message["value"], keep)
 
 
 @patch
@@ -304,7 +305,9 @@ def _hear(self: FramePicker, _, message: dict, buffers: list):
     with self._lock:
         try:
             self.problem = ""
+            if message.get("keep") not in (True, False, None):
+                raise CurateError(f"keep={message['keep']!r}: it is true, false or null")
             self._answer(message)
-        except (CurateError, OSError, sqlite3.Error) as error:
-            self.problem = str(error)
+        except Exception as error:  # of the catalogue or the disk, or a page that is out of date
+            self.problem = str(error) if isinstance(error, CurateError) else f"{type(error).__name__}: {error}"
             self._tell()

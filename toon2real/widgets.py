@@ -29,9 +29,9 @@ from .experiment import TITLES, Comparison, _told_apart, colour
 from .live import PictureWidget, static
 from .monitor import TrainingMonitor  # noqa: F401
 from .picker import FramePicker  # noqa: F401
-from .images import ImageError, jpeg_bytes, list_images, open_image, png_bytes, to_pil
+from .images import ImageError, jpeg_bytes, list_images, open_image, png_bytes, to_pil, utf8
 from .likeness import static_page
-from .runs import Run
+from .runs import SAMPLE_COLUMNS, Run
 from .scenes import pairs, scenes
 from .progress import luma_correlation
 from .translate import Translator
@@ -101,6 +101,8 @@ class EpochStepper(PictureWidget):
         column: str = "to_photo",  # which of `runs.SAMPLE_COLUMNS` to show
     ):
         super().__init__()
+        if column not in SAMPLE_COLUMNS:
+            raise ValueError(f"column={column!r}, but samples have {', '.join(SAMPLE_COLUMNS)}")
         self.runs, self.labels, self.colours = _as_runs(runs)
         self.column = column
         self.source = "photo" if column in ("photo", "to_cartoon", "photo_back") else "cartoon"
@@ -197,6 +199,8 @@ def _pictures(images) -> tuple[list[np.ndarray], list[str]]:
         images = list_images(images) if Path(images).is_dir() else [Path(images)]
     names = [one.name if isinstance(one, Path) else f"picture {number + 1}" for number, one in enumerate(images)]
     opened = [to_pil(open_image(one) if isinstance(one, (str, Path)) else one) for one in images]
+    if not opened:
+        raise ImageError("no pictures to show: pass one or more")
     return [np.asarray(one) for one in opened], names
 
 
@@ -237,6 +241,8 @@ class CompareSystems(PictureWidget):
         self.systems = _translations(systems)
         self.pictures, self.names = _pictures(images)
         self.truth = _pictures(truth)[0] if truth is not None else []
+        if len(self.truth) > len(self.pictures):
+            raise ValueError(f"{len(self.truth)} truths for {len(self.pictures)} images: pass one for each at most")
         self.made, self.truths = {}, len(self.truth)
         systems = [{"title": one.title, "colour": one.colour, "kind": "system"} for one in self.systems]
         truths = [{"title": "Truth", "kind": "truth"}] if self.truth else []
@@ -244,6 +250,11 @@ class CompareSystems(PictureWidget):
         self.total = len(self.pictures)
         self._tell()
         self.observe(lambda change: self._tell(), "image")
+
+    @T.validate("image")
+    def _within(self, proposal: dict) -> int:
+        "A page may ask for a picture that is not there: the nearest one is shown"
+        return min(max(proposal["value"], 0), max(self.total - 1, 0))
 
     def output(
         self,
@@ -299,7 +310,7 @@ class CompareSystems(PictureWidget):
         try:
             super()._hear(widget, message, buffers)
             self.problem = ""
-        except (ImageError, ValueError, RuntimeError) as error:  # a picture that cannot be read, or not translated
+        except Exception as error:  # a picture that cannot be read or translated, or a page that is out of date
             self.problem = f"{about}: {error}"
 
 # %% ../nbs/39_widgets.ipynb #9c5f97ab
@@ -376,8 +387,10 @@ def _outputs(title: str, system, cartoons: list[np.ndarray]) -> list[np.ndarray]
 def _append(path: Path, record: dict):
     "Add a line to a file; it is on the disk when this returns"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    with path.open("a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)  # half a line, of a process that was killed
+        file.write(utf8(json.dumps(record, ensure_ascii=False) + "\n"))
         file.flush()
         os.fsync(file.fileno())
 
@@ -386,13 +399,23 @@ def _answers(path: Path) -> list[dict]:
     "The answers of a file; ValueError names a line that is none"
     if not path.exists():
         return []
-    answers = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    answers, (*lines, _) = [], path.read_bytes().split(b"\n")  # after the last newline: nothing, or half a line
+    for number, line in enumerate(lines, 1):
         try:
-            answers.append(json.loads(line))
-        except ValueError as error:
+            answers.append(_checked(json.loads(line)))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is no answer ({error}): remove that line") from error
     return answers
+
+
+def _checked(answer: dict) -> dict:
+    "An answer that is one; KeyError, TypeError or ValueError otherwise"
+    known = answer["question"] in QUESTIONS and answer["chosen"] in (answer["left"], answer["right"])
+    if not known or type(answer["trial"]) is not int or type(answer["image"]) is not int:
+        raise ValueError("it does not say what was asked and chosen")
+    if not isinstance(answer["study"], str) or not isinstance(answer["participant"], str):
+        raise ValueError("it does not say of which study and of whom")
+    return answer
 
 # %% ../nbs/39_widgets.ipynb #a787e815
 class HumanStudy(PictureWidget):
@@ -420,6 +443,10 @@ class HumanStudy(PictureWidget):
         self.systems = {name: _outputs(name, one, self.cartoons) for name, one in systems.items()}
         if len(self.systems) < 2:
             raise ValueError(f"HumanStudy compares two systems or more: it got {', '.join(self.systems) or 'none'}")
+        if taken := {None, *CATCH} & set(self.systems):
+            raise ValueError(f"a system cannot be called {taken.pop()!r} here: choose another name")
+        if trials < 1:
+            raise ValueError(f"trials={trials}: ask 1 question or more")
         rng = np.random.default_rng(seed)
         noise = [rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in self.photos]
         self.shown = self.systems | dict(zip((None, *CATCH), (self.cartoons, self.photos, noise)))
@@ -472,10 +499,7 @@ class HumanStudy(PictureWidget):
         participant: str = None,  # whose answer it is (default: whoever sits here)
     ):
         "Keep an answer, unless there is one, and ask the next question"
-        if chosen not in (0, 1) or not 0 <= trial < len(self.trials):
-            raise ValueError(
-                f"trial {trial}, chosen {chosen}: trials are 0 to {len(self.trials) - 1}, chosen is 0 or 1"
-            )
+        self._check(trial, chosen, seconds)
         who = self.participant if participant is None else participant
         if trial in self.answered(who):
             return  # in another view of the study
@@ -484,6 +508,15 @@ class HumanStudy(PictureWidget):
         pictures = {"image": asked.image, "left": asked.shown[0], "right": asked.shown[1]}
         _append(self.out, kept | pictures | {"chosen": asked.shown[chosen], "seconds": round(seconds, 2)})
         self._next()
+
+    def _check(self, trial: int, chosen: int, seconds: float):
+        "ValueError unless this answers one of the trials"
+        if type(trial) is not int or not 0 <= trial < len(self.trials):
+            raise ValueError(f"trial {trial}: trials are 0 to {len(self.trials) - 1}")
+        if type(chosen) is not int or chosen not in (0, 1):
+            raise ValueError(f"trial {trial}, chosen {chosen}: it is 0 or 1")
+        if not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e9:
+            raise ValueError(f"trial {trial}, seconds {seconds}: how long it took is a number from 0 on")
 
     def hear_answer(self, message: dict, buffers: list):
         self.answer(message["trial"], message["chosen"], message["seconds"])
@@ -565,14 +598,19 @@ def take_answers(
     "Add the answers of a page; ValueError if they belong to another study"
     try:
         given = json.loads(Path(path).read_text(encoding="utf-8"))
-        answers = [(int(one["trial"]), int(one["chosen"]), float(one["seconds"])) for one in given["answers"]]
+        answers = [(one["trial"], one["chosen"], one["seconds"]) for one in given["answers"]]
         theirs, participant = given["study"], str(given["participant"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} is no file of answers ({why}): save it from the page again") from error
     if theirs != study.study:
         raise ValueError(f"{path} answers another study ({theirs}): this one is {study.study}")
     before = study.answered(participant)
+    for answer in answers:
+        try:
+            study._check(*answer)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}: none of it was taken, save it from the page again") from error
     for answer in answers:
         study.answer(*answer, participant)
     return len(study.answered(participant) - before)
