@@ -104,7 +104,6 @@ def wrapped(text: str, inches: float) -> str:
 def save(
     figure: Figure,
     path: Path,  # with or without a suffix: both files are written
-    dpi: int = 300,  # of the PNG, and of pictures in the PDF
 ) -> list[Path]:  # path.png, path.pdf
     "Write PNG and PDF, with the small print in the metadata; the same figure gives the same bytes"
     path = Path(path)
@@ -113,7 +112,7 @@ def save(
     metadata = {"png": {"Description": about}, "pdf": {"Subject": about, "CreationDate": None}}
     for suffix, facts in metadata.items():
         data = io.BytesIO()
-        figure.savefig(data, format=suffix, dpi=dpi, metadata=facts)
+        figure.savefig(data, format=suffix, dpi=300, metadata=facts)  # of the PNG, and of pictures in the PDF
         write_atomic(path.with_name(f"{stem}.{suffix}"), data.getvalue())
     return [path.with_name(f"{stem}.{suffix}") for suffix in metadata]
 

@@ -118,7 +118,7 @@ def _around(self: FilmReader, now: float) -> dict:
 
 @patch
 def _finish(self: FilmReader):
-    "Was there anything, and was it all?"
+    "Note a film that is cut short; `CurateError` where no frame could be decoded"
     if self.end is None:
         why = self.problems[0] if self.problems else "it holds none"
         raise CurateError(f"{self.path}: no frame could be decoded ({why}): copy or download it again")
@@ -190,7 +190,7 @@ def _odd(path: Path) -> str:
 
 
 def _files(source: Path, notes: list) -> list[Path]:
-    "What a source stands for"
+    "The films and images that a source stands for"
     if source.is_file():
         return [source]
     if not source.is_dir():

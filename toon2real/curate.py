@@ -32,33 +32,24 @@ from .scores import Thresholds
 
 # %% ../nbs/10_curate.ipynb #0d7af737
 @patch
-def picks(self: Catalogue, thresholds: Thresholds = None) -> Picks:
-    "The frames in memory, with the catalogue's thresholds or others; read only if the catalogue has changed"
+def picks(self: Catalogue) -> Picks:
+    "The frames in memory; read only if the catalogue has changed"
     state = self.db.total_changes, self._one("PRAGMA data_version")
     if getattr(self, "_state", None) != state:
         self._picks, self._state = Picks(self), state
-    thresholds = thresholds or self.thresholds
-    if self._picks.thresholds != thresholds:
-        self._picks.thresholds = thresholds
     return self._picks
 
 
 @patch
-def frames(
-    self: Catalogue,
-    thresholds: Thresholds = None,  # try other ones; default: the catalogue's
-) -> pd.DataFrame:
+def frames(self: Catalogue) -> pd.DataFrame:
     "`Picks.table` of every frame, in the order of films and time. Reads no film."
-    return self.picks(thresholds).table()
+    return self.picks().table()
 
 
 @patch
-def counts(
-    self: Catalogue,
-    thresholds: Thresholds = None,  # as in `frames`
-) -> dict:
+def counts(self: Catalogue) -> dict:
     "`Picks.counts`"
-    return self.picks(thresholds).counts()
+    return self.picks().counts()
 
 # %% ../nbs/10_curate.ipynb #278501dd
 def _when(row) -> str:

@@ -397,11 +397,10 @@ def failures(
 def paper_figures(
     cmp: Comparison,
     out: Path,  # folder
-    images: int = 100,  # pictures among which Figures 1 and 5 choose
 ) -> list[Path]:  # figure1.png, figure1.pdf ... plane.pdf
     "Write the paper's figures; a warning tells what cannot be made. Figures 1, 2 and 5 show the run judged best"
     star, paths = leader(cmp), []
-    looks = cache(partial(realism, cmp, star, images))
+    looks = cache(partial(realism, cmp, star))
     makers = {
         "figure1": lambda: teaser(looks()),
         "figure2": lambda: architecture(star.build()),

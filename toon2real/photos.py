@@ -355,9 +355,9 @@ def _entries(self: Flickr, query: dict) -> Iterator[dict]:
         with _form("search answer"):
             pages, found = int(answer["photos"]["pages"]), answer["photos"]["photo"]
             entries = {str(entry.get("id")): entry for entry in found if isinstance(entry, dict)}
-        fresh = entries.keys() - seen
-        yield from (entry for id, entry in entries.items() if id in fresh)
-        seen |= fresh
+        fresh = [id for id in entries if id not in seen]
+        yield from map(entries.get, fresh)
+        seen.update(fresh)
         if not fresh or page >= pages:
             return
 

@@ -338,7 +338,7 @@ def how_to_go_on(self: Run) -> str:
 # %% ../nbs/21_runs.ipynb #bc951747
 @patch(cls_method=True)
 def create(cls: Run, path: Path, recipe: Recipe, system: System = None, **about) -> Run:
-    "A new run, with a checkpoint of where `system` starts; RunError if there is one already"
+    "A new run, with a checkpoint of `system` before its first step; RunError if there is one already"
     run = cls.__new__(cls)
     run.path = path = Path(path)
     _refuse_taken(path)

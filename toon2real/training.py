@@ -455,7 +455,7 @@ def _stops(self: Trainer, came: list) -> bool:
 
 @patch
 def _first_samples(self: Trainer):
-    "Something to look at before the first step"
+    "Translate the samples once before the first step"
     if not (self.step or self.run.sample_epochs):
         self.run.save_samples(0, translate_samples(self.system, *self.fixed))
     self._preview()

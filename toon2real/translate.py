@@ -191,7 +191,7 @@ def _numbers(x: torch.Tensor, device) -> torch.Tensor:
 
 
 def _put(out: torch.Tensor, made: torch.Tensor):
-    "What the network made of a part into its place"
+    "Put what the network made of a part into its place"
     made = made[..., : out.shape[-2], : out.shape[-1]]
     out.copy_(torch.as_tensor(to_uint8(made)).movedim(-1, 1) if out.dtype == torch.uint8 else made)
 
