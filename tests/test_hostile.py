@@ -24,6 +24,9 @@ from toon2real import demo
 from toon2real.catalogue import Catalogue
 from toon2real.cli import main
 from toon2real.cyclegan import toon2real
+from toon2real.data import Domain, choose
+from toon2real.distances import bootstrap, frechet_distance, frechet_features, precision_recall, subsample
+from toon2real.films import Writer, decode
 from toon2real.images import WriteError, list_images, printable, write_atomic
 from toon2real.runs import Run, RunError, load_weights, read_about, save_weights
 from toon2real.scenes import scene
@@ -148,6 +151,47 @@ def test_an_enormous_side(weights, tmp_path, capsys):
     assert main(args) == 1
     out = capsys.readouterr().out
     assert "0.png" in out and "1.png" in out and "ask for a smaller size" in out
+
+
+@pytest.mark.parametrize("rate", [1e-9, 10**9])
+def test_a_film_of_an_absurd_rate_is_written(tmp_path, rate):
+    with Writer(tmp_path / "film.mkv", rate) as film:
+        for i in range(3):
+            film.add(scene(i, side=32), seconds=i / 10)
+    assert film.frames == 3 and (tmp_path / "film.mkv").stat().st_size
+
+
+def test_a_film_whose_clock_breaks_is_one_failure(weights, tmp_path, monkeypatch):
+    for name in ("a.mkv", "b.mkv"):
+        small_film(tmp_path / name, 3)
+
+    def clock(path, **_):
+        for number, (pts, seconds, frame) in enumerate(decode(path)):
+            yield pts, seconds if Path(path).stem == "b" else 1e20 * number, frame
+
+    monkeypatch.setattr("toon2real.translate.decode", clock)
+    report = translate(weights, [tmp_path / "a.mkv", tmp_path / "b.mkv"], tmp_path / "out")
+    assert [file.name for file, _ in report.skipped] == ["a.mkv"] and report.done == 1
+
+
+@pytest.mark.parametrize("system, results", [("linux", 2), ("darwin", 1), ("win32", 1)])
+def test_names_that_are_one_file_elsewhere(weights, tmp_path, monkeypatch, system, results):
+    for place, name in (("x", "A.png"), ("y", "a.png")):
+        pictures(tmp_path / place, 1)
+        (tmp_path / place / "0.png").rename(tmp_path / place / name)
+    monkeypatch.setattr("toon2real.translate.sys.platform", system)
+    report = translate(weights, [tmp_path / "x" / "A.png", tmp_path / "y" / "a.png"], tmp_path / "out")
+    monkeypatch.undo()
+    assert report.done == results and report.done + len(report.skipped) == 2
+
+
+def test_weights_of_a_diverged_training_are_named(weights, tmp_path):
+    tensors, about = load_tensors(Path(weights).read_bytes()), read_about(weights)
+    about.pop("sha256")
+    broken = {name: value * float("nan") for name, value in tensors.items()}
+    (tmp_path / "w.safetensors").write_bytes(save_tensors(broken, {"toon2real": json.dumps(about)}))
+    with pytest.raises(RunError, match="w.safetensors holds numbers that are not finite"):
+        load_weights(tmp_path / "w.safetensors")
 
 
 def test_a_pickle_is_refused_without_a_hint_at_how_to_run_it(tmp_path):
@@ -285,6 +329,21 @@ def test_a_device_is_not_replaced(tmp_path):
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
+def test_windows_waits_for_who_reads(tmp_path, monkeypatch):
+    replace, refused = os.replace, [PermissionError(13, "in use")] * 2
+
+    def busy(*names):
+        if refused:
+            raise refused.pop()
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", busy)
+    monkeypatch.setattr("toon2real.images.sys.platform", "win32")
+    write_atomic(tmp_path / "x", b"x")
+    monkeypatch.undo()
+    assert (tmp_path / "x").read_bytes() == b"x" and not refused
+
+
 def test_names_of_255_bytes(tmp_path):
     write_atomic(tmp_path / ("x" * 255), b"x")
     write_atomic(tmp_path / ("é" * 127), b"x")
@@ -405,6 +464,8 @@ def test_numbers_and_names_that_no_recipe_has(field):
 def test_names_that_are_no_utf_8_are_written_down_and_read_back(run):
     odd = os.fsdecode(b"caf\xe9")
     run.update(command=[odd, "海"])
+    with pytest.raises(RunError, match="not UTF-8"):  # nor could its weights be opened
+        Run.create(run.path.with_name(odd), run.recipe)
     assert Run(run.path).about["command"] == [odd, "海"] and "海" in (run.path / "run.json").read_text(encoding="utf-8")
 
 
@@ -523,6 +584,26 @@ def test_a_strangers_manifest_stops_no_training(tmp_path, text):
     (tmp_path / "manifest.csv").write_text(text)
     pictures(tmp_path / "a" / "b")
     assert stills(tmp_path / "a" / "b") is None
+
+
+# --- numbers that make no sense
+
+
+@pytest.mark.parametrize(
+    "call, told",
+    [
+        (lambda x: subsample(x, -3), "-3"),
+        (lambda x: choose(10, -3, 0, "x"), "n=-3"),
+        (lambda x: bootstrap(frechet_features, x, x, 0), "reps=0"),
+        (lambda x: precision_recall(x, x, 0), "k=0"),
+        (lambda x: frechet_distance([0, 0], [[1, 5], [0, 1]], [0, 0], np.eye(2)), "cov1 is no covariance"),
+        (lambda x: frechet_distance([0, 0], np.eye(2), [0, 0], -np.eye(2)), "eigenvalue -1"),
+        (lambda x: Domain.open("scenes:cartoon:0-99999999999", 32), "1,000,000 at most"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_named(call, told):
+    with pytest.raises(ValueError, match=told):
+        call(np.random.default_rng(0).normal(size=(20, 8)))
 
 
 # --- what a page, or a file of answers, may say

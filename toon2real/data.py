@@ -56,6 +56,8 @@ def choose(
     purpose: str,  # as for `random_state`
 ) -> np.ndarray:  # indices, sorted
     "`n` of `total` indices by chance, a function of the arguments"
+    if n < 0:
+        raise DataError(f"choose: n={n} must be 0 or more")
     return np.sort(random_state(seed, purpose).permutation(total)[:n])
 
 # %% ../nbs/12_data.ipynb #616ade79
@@ -253,6 +255,8 @@ def _drawn(source: str, side: int, cache) -> _Pile:
     if not match or int(match[2]) > int(match[3]):
         raise DataError(f"{source!r} names no scenes: write scenes:cartoon:0-799 or scenes:photo:800-1599@64")
     kind, first, last, drawn = match[1], int(match[2]), int(match[3]), int(match[4] or 128)
+    if last - first >= 1_000_000:
+        raise DataError(f"{source!r} is {last - first + 1:,} scenes: name 1,000,000 at most")
     check_scene(kind, drawn)
     seeds = {f"{kind}_{seed:05}.png": seed for seed in range(first, last + 1)}
 

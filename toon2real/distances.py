@@ -53,6 +53,8 @@ def _factor(cov: torch.Tensor) -> torch.Tensor:
     if not failed:
         return lower.T
     values, vectors = torch.linalg.eigh(cov)
+    if values[0] < -1e-6 * values.abs().max():
+        raise ValueError(f"no covariance: it has the eigenvalue {values[0]:.3g}, and none may be below 0")
     rounding = values[-1] * len(values) * torch.finfo(values.dtype).eps
     keep = values > rounding
     return (vectors[:, keep] * values[keep].sqrt()).T
@@ -79,6 +81,9 @@ def frechet_distance(
         if o.shape != shape:
             why = f"mu1 has {D} dimensions: both sets need features of one extractor"
             raise ValueError(f"{name} has shape {tuple(o.shape)} but {why}")
+    for name, cov in (("cov1", cov1), ("cov2", cov2)):
+        if (cov - cov.T).abs().max() > 1e-6 * cov.abs().max():
+            raise ValueError(f"{name} is no covariance: it is not symmetric")
     return _squared_distance((mu1, cov1.trace(), _factor(cov1)), (mu2, cov2.trace(), _factor(cov2)))
 
 # %% ../nbs/22_distances.ipynb #24ad1b38
@@ -161,6 +166,8 @@ def precision_recall(
     k: int = 3,  # neighbours that a ball reaches to
 ) -> PrecisionRecall:
     "Improved precision and recall from features. Both grow with the number of images: compare at equal N only."
+    if k < 1:
+        raise ValueError(f"k={k}: a ball reaches to 1 neighbour or more")
     generated, real = _pair(generated, real, least=k + 1)
     return PrecisionRecall(_covered(generated, real, k), _covered(real, generated, k))
 
@@ -187,6 +194,8 @@ def bootstrap(
     """Resampling interval for any distance between two sets. It says how far the value scatters between samples of
     this size. It does not contain the bias that comes with the size, so compare rows of equal N."""
     x, y = _pair(x, y, least=4)
+    if reps < 1:
+        raise ValueError(f"reps={reps}: draw once or more")
     rng = np.random.default_rng(seed)
 
     def part(o):
@@ -202,6 +211,8 @@ def bootstrap(
 # %% ../nbs/22_distances.ipynb #c0f811a0
 def subsample(x, n: int, seed: int = 0):
     "n rows of x in their order, drawn without replacement by a seeded generator; x itself when it has n"
+    if n < 0:
+        raise ValueError(f"{n} images asked for: n is 0 or more")
     if n > len(x):
         raise ValueError(f"{n} images asked for, {len(x)} there: lower n")
     if n == len(x):

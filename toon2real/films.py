@@ -270,7 +270,8 @@ class Writer:
         keyframe: float = 10.0,  # seconds between two key frames, at most
     ):
         self.path, self.source = Path(path), sound
-        self.rate, self.crf, self.keyframe = Fraction(rate).limit_denominator(1001), crf, keyframe
+        self.rate = Fraction(min(rate, 1000)).limit_denominator(1001)  # a broken header may say any number
+        self.crf, self.keyframe = crf, keyframe
         self.frames = 0  # pictures written
         self.sound = "none"  # or "copied", "encoded as AAC", "left out"
         self.problems = []  # what was wrong with the sound

@@ -16,6 +16,8 @@ import math
 import os
 import re
 import stat
+import sys
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -367,6 +369,15 @@ class WriteError(ValueError):
     "A file that cannot be written; the message names it and the remedy"
 
 
+def _replace(part: Path, path: Path):
+    "`os.replace`; on Windows again for two seconds while somebody else reads the file"
+    for _ in range(20 if sys.platform == "win32" else 0):
+        with suppress(PermissionError):
+            return os.replace(part, path)
+        time.sleep(0.1)
+    os.replace(part, path)
+
+
 @contextmanager
 def atomic(path: Path):
     "Yield a temporary path beside `path`; when the block ends well, flush it and rename it to `path`, else remove it"
@@ -380,7 +391,7 @@ def atomic(path: Path):
         yield part
         with part.open("rb+") as f:
             os.fsync(f.fileno())
-        os.replace(part, path)
+        _replace(part, path)
     except OSError as e:
         why = f"{path} could not be written ({e.strerror or e})"
         raise WriteError(f"{why}: free some space there, or choose another folder") from e

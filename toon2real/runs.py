@@ -98,8 +98,16 @@ def save_weights(
     write_atomic(path, _pack(tensors, system.recipe, dtype, **about))
 
 # %% ../nbs/21_runs.ipynb #38e7e995
+def _check_name(path: Path):
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as e:
+        raise RunError(f"{path}: safetensors opens no name that is not UTF-8: choose another, or rename it") from e
+
+
 def _header(path: Path) -> tuple[dict, dict]:
     "Metadata and {name: shape} of a safetensors file, whose tensors are not read"
+    _check_name(path)
     try:
         open_regular(path, math.inf).close()  # a pipe would be waited for
         with safetensors.safe_open(path, "pt") as file:
@@ -176,6 +184,8 @@ def load_weights(path: Path, device="cpu") -> System:
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
         raise RunError(f"{path}: its weights do not fit its recipe ({e})") from e
     tensors = {name: value.float() for name, value in _tensors(path, about).items()}
+    if not all(value.isfinite().all() for value in tensors.values()):
+        raise RunError(f"{path} holds numbers that are not finite: its training diverged. Take an earlier epoch")
     system.load_state_dict(tensors, strict=False)
     if set(modules) != set(system.generators):
         system.to_cartoon, system.two_way = partial(_no_way_back, path), False
@@ -341,6 +351,7 @@ def create(cls: Run, path: Path, recipe: Recipe, system: System = None, **about)
     "A new run, with a checkpoint of `system` before its first step; RunError if there is one already"
     run = cls.__new__(cls)
     run.path = path = Path(path)
+    _check_name(path)
     _refuse_taken(path)
     with run.locked():
         _refuse_taken(path)  # another process may have been quicker

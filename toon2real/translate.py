@@ -14,7 +14,9 @@ import errno
 import io
 import math
 import os
+import sys
 import threading
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -164,8 +166,8 @@ class Translator:
             if value not in get_args(kind):
                 raise ValueError(f"{name}={value!r}, but it is {' or '.join(map(repr, get_args(kind)))}")
         for name, value, least in (("tile", tile, 64), ("side", side, 1)):
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value}, but it is {least} pixels or more")
+            if value is not None and (not least <= value < 2**31 or value % 1):  # NaN compares with nothing
+                raise ValueError(f"{name}={value}, but it is {least} whole pixels or more")
         self.system = system if device is None else system.to(device)
         self.direction, self.tile, self.side = direction, tile // 4 * 4, side
         self.norms, self._lock = Norms(system), threading.RLock()
@@ -484,14 +486,20 @@ def _in_the_way(file: Path, result: Path) -> str | None:
     return None
 
 
+def _place(result: Path) -> str:
+    "The same for names that are one file: macOS and Windows do not tell A.png from a.png"
+    alike = sys.platform in ("darwin", "win32")
+    return unicodedata.normalize("NFC", str(result)).casefold() if alike else str(result)
+
+
 def _plan(pairs: Iterable[tuple[Path, Path]], overwrite: bool, report: FolderReport) -> list[tuple[Path, Path]]:
     "(file, its result) of all that is to be done; the rest goes into the report"
     todo, taken = [], {}
     for file, result in pairs:
-        why = _in_the_way(file, result)
-        if result in taken:
-            why = f"its result {result} is also that of {taken[result]}: rename one of them"
-        taken.setdefault(result, file)
+        why, place = _in_the_way(file, result), _place(result)
+        if place in taken:
+            why = f"its result {result} is also that of {taken[place]}: rename one of them"
+        taken.setdefault(place, file)
         if why:
             report.skipped.append((file, why))
         elif os.path.exists(result) and not overwrite:
@@ -631,6 +639,8 @@ def video(
     as it goes, with a warning."""
     if not 0 <= steady < 1:
         raise ValueError(f"steady={steady}, but it is from 0 to less than 1")
+    if not 0 <= crf <= 51:
+        raise ValueError(f"crf={crf}, but it is from 0 to 51")
     src = Path(src)
     dst = _video_result(src, Path(dst), overwrite)
     with open_film(src) as (_, stream):
@@ -720,6 +730,6 @@ def translate_command(
             lack = translator.video(file, result, overwrite, progress=progress, steady=steady).lack
             report.done += 1
             report.partial += [(file, lack)] * bool(lack)
-        except (ValueError, OSError) as e:  # each says what it is of
+        except (ValueError, OSError, ArithmeticError) as e:  # a clock beyond all numbers, for instance
             report.skipped.append((file, str(e)))
     return report
