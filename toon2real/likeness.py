@@ -108,8 +108,7 @@ class Likeness:
                     self.features |= dict(zip(batch, seen))
                     self.told()
         except WeightsMissing as error:
-            why = str(error).splitlines()[0].removesuffix(" Looked at")
-            self.problem = f"no order by likeness: {why} TOON2REAL_INCEPTION may name a file of them."
+            self.problem = f"no order by likeness: {str(error).splitlines()[0]} TOON2REAL_INCEPTION may name a file."
         except Exception as error:  # the thread's end must be seen; picking goes on without it
             self.problem = f"no order by likeness: {type(error).__name__}: {error}"
         self.told()
@@ -208,9 +207,9 @@ def _told_of(row, film: int, best: set) -> dict:
 
 def _pages(films: pd.DataFrame, most: int = 4000) -> list[list[int]]:
     "Films dealt to pages, in order, so that a page has at most so many frames, or one film"
-    pages, size = [], most
+    pages, size = [[]], 0
     for film, frames in films.frames.items():
-        if size + frames > most:
+        if pages[-1] and size + frames > most:
             pages.append([])
             size = 0
         pages[-1].append(film)
@@ -240,6 +239,9 @@ def _page_data(picks: Picks, films: list[int], target: int) -> dict:
     }
 
 # %% ../nbs/36_likeness.ipynb #0996799f
+_PAGE = ["frame_picker.css", "frame_picker.js", "pick_page.js"]
+
+
 def pick_page(
     catalogue,  # a `Catalogue`, its path, or `Picks`
     path: Path,  # the .html file; where the films are too many for one, others beside it get numbers
@@ -254,7 +256,7 @@ def pick_page(
     pages = _pages(films)
     paths = [path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, len(pages) + 1))]
     for one, own in zip(paths, pages):
-        static_page(one, "Pick frames", ["frame_picker.css", "frame_picker.js"], _page_data(picks, own, target))
+        static_page(one, "Pick frames", _PAGE, _page_data(picks, own, target))
     return paths
 
 # %% ../nbs/36_likeness.ipynb #c1b3f0f0
@@ -272,6 +274,9 @@ def _read_picks(path: Path) -> tuple[str, list]:
         raise CurateError(f"{path}: is no file of picks ({why}): save it from the page again") from e
 
 # %% ../nbs/36_likeness.ipynb #7839c9be
+_DONE = {True: "frames kept", False: "rejected", None: "left to the filters"}
+
+
 def take_picks(
     cat: Catalogue,
     path: Path,  # the .json file that a page gave back
@@ -286,6 +291,3 @@ def take_picks(
     told = ", ".join(f"{len(found[keep])} {done}" for keep, done in _DONE.items())
     lost = len(decisions) - sum(map(len, found.values()))
     return f"{path}: {told}" + (f"; {lost} are not in this catalogue" if lost else "")
-
-
-_DONE = {True: "frames kept", False: "rejected", None: "left to the filters"}

@@ -55,7 +55,9 @@ class TrainingMonitor(PictureWidget, Callback):
 
     def __init__(self):
         super().__init__()
-        self.trainer, self.handle, self.shown, self.drawn = None, None, False, 0.0
+        self.trainer = self.handle = None
+        self.shown = False
+        self.drawn = 0.0  # when
         self.displays = in_notebook()
 
     def begin(self, trainer):
@@ -91,16 +93,19 @@ class TrainingMonitor(PictureWidget, Callback):
     def _hear(self, widget, message: dict, buffers: list):
         "A button: the browser is told that it was heard, and the trainer what to do"
         self.send({"kind": "heard", "what": message["kind"]})
-        if self.trainer is None:
-            return
-        if message["kind"] == "stop":
-            self.trainer.stop()
-        elif message["kind"] == "look":
-            self.trainer.look()
-        elif message["kind"] == "go on":
-            self._go_on()
+        if self.trainer is not None:
+            super()._hear(widget, message, buffers)
 
-    def _go_on(self):
+    def hear_hello(self, message: dict, buffers: list):
+        "A browser asks whether it is heard"
+
+    def hear_stop(self, message: dict, buffers: list):
+        self.trainer.stop()
+
+    def hear_look(self, message: dict, buffers: list):
+        self.trainer.look()
+
+    def hear_go_on(self, message: dict, buffers: list):
         "Train in the background to where it was asked for; what is in the way is told"
         if self.handle:
             self.handle.wait()

@@ -66,11 +66,11 @@ def _count(frames, keep) -> str:
 class FramePicker(PictureWidget):
     "Keep and reject the frames of a catalogue; decisions are in its file at once"
 
-    _esm = static("common.js", "frame_picker.js") + "\nexport default { render };\n"
+    _esm = static("common.js", "frame_picker.js")
     _css = static("widgets.css", "frame_picker.css")
     state = T.Dict(help="everything around the tiles: counts, films, thresholds, what is shown").tag(sync=True)
 
-    like = None
+    like = None  # until the catalogue is open
 
     def __init__(
         self,
@@ -121,7 +121,8 @@ class FramePicker(PictureWidget):
 def _tell(self: FramePicker):
     "Bring the state up to date"
     with self._lock:
-        counts, films = self.picks.counts(), self.picks.films().reset_index().rename(columns={"source": "title"})
+        counts = self.picks.counts()
+        films = self.picks.films().reset_index().rename(columns={"source": "title"})
         numbers = counts | {"all": counts["frames"], "by hand": counts["by_hand"]}
         numbers["rejected"] = counts["frames"] - counts["kept"]
         values = asdict(self.picks.thresholds)
@@ -272,42 +273,63 @@ def threshold(
 
 # %% ../nbs/37_picker.ipynb #a2cae414
 @patch
-def _answer(self: FramePicker, message: dict):
-    "Do what the browser asks for"
-    kind, keep = message["kind"], message.get("keep")
-    if kind == "rows":
-        rows = self.rows(message["offset"], message["count"])
-        self.send({"number": message["number"], "rows": rows})
-    elif kind == "pictures":
-        self.send({"number": message["number"]}, self.picks.thumbnails(message["frames"]))
-    elif kind == "view":
-        wanted = View(**{field.name: message[field.name] for field in fields(View)})
-        if wanted.shot and not self.view.shot:
-            self._behind.append((self.view, self.frames))
-        self.show(wanted)
-    elif kind == "back" and self._behind:
-        self.view, self.frames = self._behind.pop()
-        self._version += 1
-        self._tell()
-    elif kind == "decide" and message["version"] == self._version:
-        self.decide(message["tiles"], keep)
-    elif kind == "film":
-        self.decide_film(message["film"], keep)
-    elif kind == "undo":
-        self.undo()
-    elif kind == "threshold":
-        self.threshold(message["name"], message["value"], keep)
-
-
-@patch
-def _hear(self: FramePicker, _, message: dict, buffers: list):
-    "A message of the browser; what goes wrong is shown"
+def _hear(self: FramePicker, widget, message: dict, buffers: list):
+    "Do what the browser asks for, one thing at a time; what goes wrong is shown"
     with self._lock:
         try:
             self.problem = ""
             if message.get("keep") not in (True, False, None):
                 raise CurateError(f"keep={message['keep']!r}: it is true, false or null")
-            self._answer(message)
+            PictureWidget._hear(self, widget, message, buffers)
         except Exception as error:  # of the catalogue or the disk, or a page that is out of date
             self.problem = str(error) if isinstance(error, CurateError) else f"{type(error).__name__}: {error}"
             self._tell()
+
+
+@patch
+def hear_rows(self: FramePicker, message: dict, buffers: list):
+    rows = self.rows(message["offset"], message["count"])
+    self.send({"number": message["number"], "rows": rows})
+
+
+@patch
+def hear_pictures(self: FramePicker, message: dict, buffers: list):
+    self.send({"number": message["number"]}, self.picks.thumbnails(message["frames"]))
+
+
+@patch
+def hear_view(self: FramePicker, message: dict, buffers: list):
+    wanted = View(**{field.name: message[field.name] for field in fields(View)})
+    if wanted.shot and not self.view.shot:
+        self._behind.append((self.view, self.frames))
+    self.show(wanted)
+
+
+@patch
+def hear_back(self: FramePicker, message: dict, buffers: list):
+    "From an opened shot to the list behind it, as it was"
+    if self._behind:
+        self.view, self.frames = self._behind.pop()
+        self._version += 1
+        self._tell()
+
+
+@patch
+def hear_decide(self: FramePicker, message: dict, buffers: list):
+    if message["version"] == self._version:  # tiles of another list are not meant
+        self.decide(message["tiles"], message["keep"])
+
+
+@patch
+def hear_film(self: FramePicker, message: dict, buffers: list):
+    self.decide_film(message["film"], message["keep"])
+
+
+@patch
+def hear_undo(self: FramePicker, message: dict, buffers: list):
+    self.undo()
+
+
+@patch
+def hear_threshold(self: FramePicker, message: dict, buffers: list):
+    self.threshold(message["name"], message["value"], message["keep"])

@@ -211,7 +211,7 @@ def _measures(output: np.ndarray | None, source: np.ndarray, truth: np.ndarray |
     told = f"luma correlation {luma_correlation(source[None], output[None]):.2f}"
     if truth is not None and truth.shape == output.shape:
         error = np.abs(output.astype(float) - truth).mean()
-        told += f", error {error:.1f}"
+        told += f", error\N{NO-BREAK SPACE}{error:.1f}"
     return told
 
 # %% ../nbs/39_widgets.ipynb #01578322
@@ -243,7 +243,8 @@ class CompareSystems(PictureWidget):
         self.truth = _pictures(truth)[0] if truth is not None else []
         if len(self.truth) > len(self.pictures):
             raise ValueError(f"{len(self.truth)} truths for {len(self.pictures)} images: pass one for each at most")
-        self.made, self.truths = {}, len(self.truth)
+        self.truths = len(self.truth)
+        self.made = {}  # (picture, system) -> translation
         systems = [{"title": one.title, "colour": one.colour, "kind": "system"} for one in self.systems]
         truths = [{"title": "Truth", "kind": "truth"}] if self.truth else []
         self.columns = [{"title": "Input", "kind": "input"}, *systems, *truths]
@@ -421,7 +422,7 @@ def _checked(answer: dict) -> dict:
 class HumanStudy(PictureWidget):
     "Which of two pictures? Answers go to a file, one line each"
 
-    _esm = static("common.js", "human_study.js") + "\nexport default { render };\n"
+    _esm = static("common.js", "human_study.js")
     trial = T.Dict(allow_none=True, help="the question that is asked; None at the end").tag(sync=True)
     done = T.Int(help="answers given").tag(sync=True)
     total = T.Int(help="answers wanted").tag(sync=True)
@@ -449,7 +450,7 @@ class HumanStudy(PictureWidget):
             raise ValueError(f"trials={trials}: ask 1 question or more")
         rng = np.random.default_rng(seed)
         noise = [rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in self.photos]
-        self.shown = self.systems | dict(zip((None, *CATCH), (self.cartoons, self.photos, noise)))
+        self.shown = {**self.systems, None: self.cartoons, CATCH[0]: self.photos, CATCH[1]: noise}
         self.trials = plan_trials(list(self.systems), len(self.cartoons), len(self.photos), trials, seed)
         self.total = trials
         self._next()
@@ -562,10 +563,12 @@ def study_results(
         raise ValueError(f"{out} holds no answers yet: let somebody take the study")
     if answers.study.nunique() > 1:
         raise ValueError(f"{out} holds answers to {answers.study.nunique()} studies: keep one file for each")
-    people, answers = answers.participant.nunique(), _attentive(answers, pass_mark)
+    people = answers.participant.nunique()
+    answers = _attentive(answers, pass_mark)
     if answers.empty:
         raise ValueError(f"{out}: none of {people} people passed the catch trials: ask others, or lower pass_mark")
-    rng, tables = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    tables = []
     for question, given in answers.groupby("question"):
         systems = sorted({*given.left, *given.right})
         samples = [given.sample(len(given), replace=True, random_state=rng) for _ in range(reps)]

@@ -4,10 +4,31 @@ function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value === true ? "" : value);
+    else if (value !== false && value !== null && value !== undefined)
+      node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children.filter((child) => child !== null));
   return node;
+}
+
+function button(text, label, action, more = {}) {
+  return element("button", { type: "button", "aria-label": label, title: label, onclick: action, ...more }, text);
+}
+
+// The colour of a run, a system or a curve
+function dot(colour) {
+  return element("span", { class: "t2r-dot", style: `background:${colour}` });
+}
+
+// Hands a file to whoever looks on.
+function saveFile(name, blob) {
+  const url = URL.createObjectURL(blob);
+  element("a", { href: url, download: name }).click();
+  URL.revokeObjectURL(url);
+}
+
+function saveJson(name, content) {
+  saveFile(name, new Blob([JSON.stringify(content, null, 1)], { type: "application/json" }));
 }
 
 function drawing(tag, attributes = {}) {
@@ -29,21 +50,25 @@ async function showPicture(image, url) {
   if (image.dataset.wanted === url) image.src = url;
 }
 
-// Asks Python for pictures by key, keeps the answers, and tells who waits.
+// Asks Python for pictures by key, keeps the answers, and calls `arrived` when one comes.
 class PictureStore {
-  constructor(model, arrived) {
+  constructor(model, arrived = () => {}) {
     this.model = model;
     this.urls = new Map();
     this.asked = new Set();
+    this.promised = new Map();
     this.listen = (message, buffers) => {
       if (message.kind !== "picture") return;
       this.forget(message.key);
       this.urls.set(message.key, pictureUrl(buffers[0]));
+      this.promised.get(message.key)?.(this.urls.get(message.key));
+      this.promised.delete(message.key);
       arrived(message.key);
     };
     model.on("msg:custom", this.listen);
   }
 
+  // The address of a picture; null until it has come
   get(key) {
     if (this.urls.has(key)) return this.urls.get(key);
     if (!this.asked.has(key)) {
@@ -51,6 +76,11 @@ class PictureStore {
       this.model.send({ kind: "picture", key });
     }
     return null;
+  }
+
+  // The same as a promise. A key is promised to one who waits.
+  async soon(key) {
+    return this.get(key) ?? new Promise((done) => this.promised.set(key, done));
   }
 
   waiting() {

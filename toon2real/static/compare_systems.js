@@ -1,11 +1,21 @@
 // CompareSystems: one picture through several systems, under one zoom and one pan.
 
-const NEAREST = { zoom: 1, x: 0.5, y: 0.5 };
+const WHOLE = { zoom: 1, x: 0.5, y: 0.5 };
+const CLOSEST = 24; // the largest zoom
+
+const HELP =
+  "Wheel, + and −: zoom; 0: whole picture. Drag, or Shift and arrow keys: move. Left and right: other pictures; " +
+  "r: a random one; s: swipe. Drop a picture of your own anywhere here. " +
+  "Luma correlation is that of output and input; the error is that to the truth, in 8-bit levels.";
 
 function render({ model, el }) {
-  let view = { ...NEAREST };
+  let view = { ...WHOLE };
   let swipe = 0.5;
-  const root = element("div", { class: "t2r t2r-compare", role: "group", "aria-label": "Compare systems on one picture" });
+  const root = element("div", {
+    class: "t2r t2r-compare",
+    role: "group",
+    "aria-label": "Compare systems on one picture",
+  });
   const panels = element("div", { class: "t2r-panels" });
   const swiper = element("div", { class: "t2r-swiper", hidden: true });
   const problem = element("p", { class: "t2r-problem", role: "alert" });
@@ -19,8 +29,8 @@ function render({ model, el }) {
     const image = element("img", { draggable: "false", alt: `${column.title}: ${model.get("name")}` });
     const box = element("div", { class: "t2r-view", "data-column": index }, image);
     const measure = element("small", { class: "t2r-measure" });
-    return element("figure", { class: "t2r-panel" },
-      element("figcaption", {}, element("span", { class: "t2r-dot", style: `background:${column.colour ?? "transparent"}` }), column.title), box, measure);
+    const caption = element("figcaption", {}, column.colour ? dot(column.colour) : null, column.title);
+    return element("figure", { class: "t2r-panel" }, caption, box, measure);
   }
 
   const makePanels = () => {
@@ -29,7 +39,10 @@ function render({ model, el }) {
       select.replaceChildren(...columns().map((column, index) => element("option", { value: index }, column.title)));
     }
     left.value = 0;
-    right.value = Math.max(0, columns().findLastIndex((column) => column.kind === "system"));
+    right.value = Math.max(
+      0,
+      columns().findLastIndex((column) => column.kind === "system"),
+    );
     draw();
   };
 
@@ -40,7 +53,7 @@ function render({ model, el }) {
   }
 
   function look(change) {
-    const zoom = clamp(change.zoom ?? view.zoom, 1, 24);
+    const zoom = clamp(change.zoom ?? view.zoom, 1, CLOSEST);
     const half = 0.5 / zoom;
     view = { zoom, x: clamp(change.x ?? view.x, half, 1 - half), y: clamp(change.y ?? view.y, half, 1 - half) };
     for (const image of root.querySelectorAll(".t2r-view img")) place(image);
@@ -72,11 +85,9 @@ function render({ model, el }) {
   }
 
   function drawSwipe() {
-    const [under, over] = swiper.querySelectorAll("img");
     fill(under, Number(left.value));
     fill(over, Number(right.value));
-    const box = swiper.querySelector(".t2r-over");
-    box.style.clipPath = `inset(0 0 0 ${swipe * 100}%)`;
+    lid.style.clipPath = `inset(0 0 0 ${swipe * 100}%)`;
     bar.style.left = `${swipe * 100}%`;
     handle.value = swipe;
   }
@@ -86,24 +97,31 @@ function render({ model, el }) {
     if (total) save(model, { image: (index + total) % total });
   };
   const random = () => goTo(model.get("image") + 1 + Math.floor(Math.random() * (model.get("total") - 1)));
-  const button = (text, label, action) => element("button", { type: "button", "aria-label": label, title: label, onclick: action }, text);
 
   // The swipe bar: the right picture lies over the left one, cut at the bar.
   const left = element("select", { "aria-label": "Left of the bar", onchange: drawSwipe });
   const right = element("select", { "aria-label": "Right of the bar", onchange: drawSwipe });
   const bar = element("div", { class: "t2r-edge" });
   const handle = element("input", { type: "range", min: 0, max: 1, step: 0.01, "aria-label": "Place of the bar" });
-  handle.addEventListener("input", () => ((swipe = Number(handle.value)), drawSwipe()));
+  const swipeTo = (share) => {
+    swipe = clamp(share, 0, 1);
+    drawSwipe();
+  };
+  handle.addEventListener("input", () => swipeTo(Number(handle.value)));
+  const under = element("img", { draggable: "false", alt: "The left picture" });
+  const over = element("img", { draggable: "false", alt: "The right picture" });
+  const lid = element("div", { class: "t2r-over" }, over);
   swiper.append(
-    element("div", { class: "t2r-bar" }, left, handle, right),
-    element("div", { class: "t2r-view t2r-wide" }, element("img", { draggable: "false", alt: "The left picture" }),
-      element("div", { class: "t2r-over" }, element("img", { draggable: "false", alt: "The right picture" })), bar));
+    element("div", { class: "t2r-sides" }, left, right),
+    handle,
+    element("div", { class: "t2r-view" }, under, lid, bar),
+  );
   const toggleSwipe = () => {
     swiper.hidden = !swiper.hidden;
     swipeButton.setAttribute("aria-pressed", !swiper.hidden);
     draw();
   };
-  const swipeButton = button("⇔", "Lay two pictures over each other (s)", toggleSwipe);
+  const swipeButton = button("Swipe", "Swipe between two pictures that lie over each other (s)", toggleSwipe);
 
   // Somebody's own picture: read here, translated by Python.
   const own = element("input", { type: "file", accept: "image/*", hidden: true });
@@ -117,54 +135,64 @@ function render({ model, el }) {
     take(event.dataTransfer.files[0]);
   });
 
+  // What a panel shows, drawn into a square with this left upper corner
+  function drawView(context, image, left, top, size) {
+    const scale = (size / Math.max(image.naturalWidth, image.naturalHeight)) * view.zoom;
+    const [width, height] = [image.naturalWidth * scale, image.naturalHeight * scale];
+    const x = left + size / 2 + (0.5 - view.x) * size * view.zoom - width / 2;
+    const y = top + size / 2 + (0.5 - view.y) * size * view.zoom - height / 2;
+    context.save();
+    context.beginPath();
+    context.rect(left, top, size, size);
+    context.clip();
+    context.imageSmoothingEnabled = view.zoom < 3;
+    context.drawImage(image, x, y, width, height);
+    context.restore();
+  }
+
   async function download() {
-    const size = 320;
-    const canvas = element("canvas", { width: columns().length * (size + 6) - 6, height: size + 24 });
+    const [size, gap, title] = [320, 6, 24];
+    const canvas = element("canvas", { width: columns().length * (size + gap) - gap, height: size + title });
     const context = canvas.getContext("2d");
     context.fillStyle = "white";
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.font = "14px sans-serif";
-    context.imageSmoothingEnabled = view.zoom < 3;
+    context.fillStyle = "black";
     [...panels.querySelectorAll("img")].forEach((image, index) => {
-      const x = index * (size + 6);
-      const fit = (size / Math.max(image.naturalWidth, image.naturalHeight)) * view.zoom;
-      const [w, h] = [image.naturalWidth * fit, image.naturalHeight * fit];
-      const middle = { x: x + size / 2 + (0.5 - view.x) * size * view.zoom, y: 24 + size / 2 + (0.5 - view.y) * size * view.zoom };
-      context.save();
-      context.beginPath();
-      context.rect(x, 24, size, size);
-      context.clip();
-      context.drawImage(image, middle.x - w / 2, middle.y - h / 2, w, h);
-      context.restore();
-      context.fillStyle = "black";
-      context.fillText(columns()[index].title, x, 16);
+      const left = index * (size + gap);
+      context.fillText(columns()[index].title, left, 16, size);
+      if (image.style.visibility !== "hidden") drawView(context, image, left, title, size);
     });
     const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
-    const url = URL.createObjectURL(blob);
-    element("a", { href: url, download: "comparison.png" }).click();
-    URL.revokeObjectURL(url);
+    saveFile("comparison.png", blob);
   }
 
   let drag = null;
-  root.addEventListener("wheel", (event) => {
-    const box = event.target.closest(".t2r-view");
-    if (!box) return;
-    event.preventDefault();
-    const area = box.getBoundingClientRect();
-    const zoom = clamp(view.zoom * (event.deltaY < 0 ? 1.2 : 1 / 1.2), 1, 24);
-    const [dx, dy] = [(event.clientX - area.left) / area.width - 0.5, (event.clientY - area.top) / area.height - 0.5];
-    look({ zoom, x: view.x + dx / view.zoom - dx / zoom, y: view.y + dy / view.zoom - dy / zoom });
-  }, { passive: false });
+  root.addEventListener(
+    "wheel",
+    (event) => {
+      const box = event.target.closest(".t2r-view");
+      if (!box) return;
+      event.preventDefault();
+      const area = box.getBoundingClientRect();
+      const zoom = clamp(view.zoom * (event.deltaY < 0 ? 1.2 : 1 / 1.2), 1, CLOSEST);
+      const dx = (event.clientX - area.left) / area.width - 0.5;
+      const dy = (event.clientY - area.top) / area.height - 0.5;
+      look({ zoom, x: view.x + dx / view.zoom - dx / zoom, y: view.y + dy / view.zoom - dy / zoom });
+    },
+    { passive: false },
+  );
   root.addEventListener("pointerdown", (event) => {
     const box = event.target.closest(".t2r-view");
     if (!box) return;
-    drag = { x: event.clientX, y: event.clientY, view, size: box.getBoundingClientRect().width };
+    drag = { x: event.clientX, y: event.clientY, view, area: box.getBoundingClientRect(), bar: event.target === bar };
     box.setPointerCapture(event.pointerId);
     root.focus({ preventScroll: true });
   });
   root.addEventListener("pointermove", (event) => {
     if (!drag) return;
-    const scale = drag.size * drag.view.zoom;
+    if (drag.bar) return swipeTo((event.clientX - drag.area.left) / drag.area.width);
+    const scale = drag.area.width * drag.view.zoom;
     look({ x: drag.view.x - (event.clientX - drag.x) / scale, y: drag.view.y - (event.clientY - drag.y) / scale });
   });
   for (const end of ["pointerup", "pointercancel"]) root.addEventListener(end, () => (drag = null));
@@ -181,27 +209,35 @@ function render({ model, el }) {
     s: toggleSwipe,
     "+": () => look({ zoom: view.zoom * 1.5 }),
     "-": () => look({ zoom: view.zoom / 1.5 }),
-    0: () => look(NEAREST),
+    0: () => look(WHOLE),
   });
 
   root.append(
-    element("div", { class: "t2r-bar" },
+    element(
+      "div",
+      { class: "t2r-bar" },
       button("◀", "Previous picture (left arrow)", () => goTo(model.get("image") - 1)),
       button("▶", "Next picture (right arrow)", () => goTo(model.get("image") + 1)),
-      button("⚄", "Another picture by chance (r)", random), told,
+      button("Random", "Random picture (r)", random),
+      told,
       button("+", "Zoom in (+)", () => look({ zoom: view.zoom * 1.5 })),
       button("−", "Zoom out (-)", () => look({ zoom: view.zoom / 1.5 })),
-      button("1:1", "Whole picture (0)", () => look(NEAREST)),
+      button("Whole", "Whole picture (0)", () => look(WHOLE)),
       swipeButton,
-      button("Your picture…", "Translate a picture of your own", () => own.click()),
-      button("Save", "Save this view as PNG", download), own),
-    problem, panels, swiper,
-    element("p", { class: "t2r-help" }, "Wheel, + and −: zoom; 0: whole picture. Drag, Shift and arrow keys: move. Left and right: other pictures, r: by chance, s: swipe. Drop a picture of your own anywhere here."));
+      button("Your picture…", "Your picture: translate one of your own", () => own.click()),
+      button("Save", "Save this view as PNG", download),
+      own,
+    ),
+    problem,
+    panels,
+    swiper,
+    element("p", { class: "t2r-help" }, HELP),
+  );
   el.append(root);
   model.on("change:image change:measures change:total change:name change:problem", draw);
   model.on("change:columns", makePanels);
   makePanels();
-  look(NEAREST);
+  look(WHOLE);
   return () => {
     model.off("change:image change:measures change:total change:name change:problem", draw);
     model.off("change:columns", makePanels);

@@ -1,12 +1,15 @@
 // EpochStepper: one slider over the saved epochs of several runs, their samples and their curves.
 
-const CURVE = { width: 640, height: 170, left: 48, right: 12, top: 10, bottom: 22 };
+const CURVE = { height: 170, left: 56, right: 12, top: 10, bottom: 22 };
+const WIDE = 8; // a curve whose largest value is so many times its smallest is drawn on a logarithmic scale
 
 function nearestSaved(epochs, epoch) {
   return epochs.filter((saved) => saved <= epoch).at(-1) ?? epochs[0];
 }
 
 function drawCurves(svg, model, goTo) {
+  const width = svg.clientWidth || 640;
+  svg.setAttribute("viewBox", `0 0 ${width} ${CURVE.height}`);
   svg.replaceChildren();
   const curve = model.get("curves").find((one) => one.name === model.get("curve"));
   if (!curve) return;
@@ -14,20 +17,28 @@ function drawCurves(svg, model, goTo) {
   const epochs = points.map((point) => point[0]);
   const values = points.map((point) => point[1]);
   const [firstEpoch, lastEpoch] = [Math.min(0, ...epochs), Math.max(1, ...epochs)];
-  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const logarithmic = least > 0 && most / least > WIDE;
+  const [scale, back] = logarithmic ? [Math.log, Math.exp] : [Number, Number];
+  const [low, high] = [scale(least), scale(most)];
   const margin = (high - low || Math.abs(high) || 1) * 0.06;
-  const x = (epoch) => CURVE.left + ((epoch - firstEpoch) / (lastEpoch - firstEpoch)) * (CURVE.width - CURVE.left - CURVE.right);
-  const y = (value) => CURVE.top + ((high + margin - value) / (high - low + 2 * margin)) * (CURVE.height - CURVE.top - CURVE.bottom);
+  const across = (width - CURVE.left - CURVE.right) / (lastEpoch - firstEpoch);
+  const down = (CURVE.height - CURVE.top - CURVE.bottom) / (high - low + 2 * margin);
+  const x = (epoch) => CURVE.left + (epoch - firstEpoch) * across;
+  const y = (value) => CURVE.top + (high + margin - scale(value)) * down;
 
   const say = (text, attributes) => {
     const label = drawing("text", attributes);
     label.textContent = text;
     svg.append(label);
   };
-  for (const value of [low, high]) {
-    svg.append(drawing("line", { x1: CURVE.left, x2: CURVE.width - CURVE.right, y1: y(value), y2: y(value), class: "t2r-rule" }));
+  const ruled = new Set([least, back((low + high) / 2), most]);
+  for (const value of ruled) {
+    const line = { x1: CURVE.left, x2: width - CURVE.right, y1: y(value), y2: y(value), class: "t2r-rule" };
+    svg.append(drawing("line", line));
     say(Number(value.toPrecision(3)), { x: CURVE.left - 6, y: y(value) + 4, "text-anchor": "end" });
   }
+  if (logarithmic) say("logarithmic scale", { x: width / 2, y: CURVE.height - 5, "text-anchor": "middle" });
   say(firstEpoch, { x: x(firstEpoch), y: CURVE.height - 5, "text-anchor": "middle" });
   say(`epoch ${lastEpoch}`, { x: x(lastEpoch), y: CURVE.height - 5, "text-anchor": "end" });
 
@@ -41,22 +52,24 @@ function drawCurves(svg, model, goTo) {
   const at = x(model.get("epoch"));
   svg.append(drawing("line", { x1: at, x2: at, y1: CURVE.top, y2: CURVE.height - CURVE.bottom, class: "t2r-cursor" }));
   svg.onclick = (event) => {
-    const box = svg.getBoundingClientRect();
-    const place = ((event.clientX - box.left) / box.width) * CURVE.width;
-    const share = (place - CURVE.left) / (CURVE.width - CURVE.left - CURVE.right);
-    goTo(firstEpoch + share * (lastEpoch - firstEpoch));
+    const place = event.clientX - svg.getBoundingClientRect().left;
+    goTo(firstEpoch + (place - CURVE.left) / across);
   };
 }
 
 function render({ model, el }) {
   let playing = null;
-  const root = element("div", { class: "t2r t2r-stepper", role: "group", "aria-label": "Step through the epochs of a training" });
+  const root = element("div", {
+    class: "t2r t2r-stepper",
+    role: "group",
+    "aria-label": "Step through the epochs of a training",
+  });
   const slider = element("input", { type: "range", min: 0, step: 1, "aria-label": "Saved epoch" });
   const told = element("output", { class: "t2r-told", "aria-live": "polite" });
   const play = element("button", { type: "button", class: "t2r-play", "aria-label": "Play" }, "▶");
   const choice = element("select", { "aria-label": "Curve" });
   const pictures = element("div", { class: "t2r-rows" });
-  const curves = drawing("svg", { viewBox: `0 0 ${CURVE.width} ${CURVE.height}`, class: "t2r-curves", role: "img" });
+  const curves = drawing("svg", { height: CURVE.height, class: "t2r-curves", role: "img" });
   const legend = element("div", { class: "t2r-legend" });
   const note = element("p", { class: "t2r-help", role: "status" });
   const store = new PictureStore(model, () => drawPictures());
@@ -80,7 +93,10 @@ function render({ model, el }) {
   const toggle = () => {
     if (playing) return stop();
     if (place() === epochs().length - 1) goToPlace(0);
-    playing = setInterval(() => (place() === epochs().length - 1 ? stop() : goToPlace(place() + 1)), model.get("interval"));
+    playing = setInterval(
+      () => (place() === epochs().length - 1 ? stop() : goToPlace(place() + 1)),
+      model.get("interval"),
+    );
     play.textContent = "❚❚";
     play.setAttribute("aria-label", "Pause");
   };
@@ -88,16 +104,27 @@ function render({ model, el }) {
   // The rows are made once; following a training changes their words, not the pictures, so that nothing flickers.
   function makeRows() {
     const row = (key, label, colour, alt) =>
-      element("figure", { class: "t2r-row", "data-key": key },
-        element("figcaption", {}, element("span", { class: "t2r-dot", style: `background:${colour}` }), label, element("small")),
-        element("img", { alt }));
+      element(
+        "figure",
+        { class: "t2r-row", "data-key": key },
+        element("figcaption", {}, dot(colour), label, element("small")),
+        element("img", { alt }),
+      );
     const runs = model.get("rows");
     const inputs = model.get("inputs");
     const alone = inputs.length === 1;
-    const input = (index) => row(`${index}/input`, alone ? "Input" : `Input of ${runs[index].title}`, "transparent", "The pictures that are translated");
+    const input = (index) =>
+      row(
+        `${index}/input`,
+        alone ? "Input" : `Input of ${runs[index].title}`,
+        "transparent",
+        "The pictures that are translated",
+      );
     const shown = runs.map((run, index) => row(String(index), run.title, run.colour, ""));
-    pictures.replaceChildren(...(alone ? [input(0), ...shown] : shown.flatMap((figure, index) => [input(index), figure])));
-    legend.replaceChildren(...runs.map((run) => element("span", {}, element("span", { class: "t2r-dot", style: `background:${run.colour}` }), run.title)));
+    pictures.replaceChildren(
+      ...(alone ? [input(0), ...shown] : shown.flatMap((figure, index) => [input(index), figure])),
+    );
+    legend.replaceChildren(...runs.map((run) => element("span", {}, dot(run.colour), run.title)));
     note.textContent = model.get("note");
   }
 
@@ -125,7 +152,8 @@ function render({ model, el }) {
       figure.querySelector("small").textContent = ` epoch ${epoch}${run.doing ? `, ${run.doing}` : ""}`;
       image.alt = `What ${run.title} makes of the pictures at epoch ${epoch}`;
       const url = store.get(`${index}/${epoch}`);
-      if (url && image.dataset.wanted !== url) showPicture(image, url).then(() => image.dataset.wanted === url && (image.dataset.epoch = epoch));
+      if (url && image.dataset.wanted !== url)
+        showPicture(image, url).then(() => image.dataset.wanted === url && (image.dataset.epoch = epoch));
     });
     prefetch();
   }
@@ -133,7 +161,9 @@ function render({ model, el }) {
   // Fetch what may be looked at next: from the shown epoch outwards, a few at a time, so that what is wanted now never waits long.
   function prefetch() {
     const here = place();
-    const order = epochs().map((epoch, at) => [at >= here ? at - here : 2 * (here - at), epoch]).sort((a, b) => a[0] - b[0]);
+    const order = epochs()
+      .map((epoch, at) => [at >= here ? at - here : 2 * (here - at), epoch])
+      .sort((a, b) => a[0] - b[0]);
     for (const [, epoch] of order) {
       for (const index of model.get("rows").keys()) {
         if (store.waiting() >= 6) return;
@@ -147,7 +177,7 @@ function render({ model, el }) {
     slider.setAttribute("aria-valuetext", `epoch ${model.get("epoch")}`);
     told.textContent = `epoch ${model.get("epoch")} of ${epochs().at(-1) ?? 0}`;
     drawPictures();
-    drawCurves(curves, model, goToEpoch);
+    drawAllCurves();
     curves.setAttribute("aria-label", `${model.get("curve")} over the epochs`);
   }
 
@@ -161,18 +191,38 @@ function render({ model, el }) {
     End: () => goToPlace(epochs().length - 1),
     " ": toggle,
   });
-  const refresh = () => (makeChoices(), draw());
+  const refresh = () => {
+    makeChoices();
+    draw();
+  };
+  const drawAllCurves = () => drawCurves(curves, model, goToEpoch);
+  const resized = new ResizeObserver(drawAllCurves);
+  resized.observe(curves);
   model.on("change:rows change:epochs change:curves", refresh);
   model.on("change:epoch change:curve", draw);
-  const follow = setInterval(() => model.get("rows").some((run) => run.running) && model.send({ kind: "refresh" }), 3000);
+  const follow = setInterval(
+    () => model.get("rows").some((run) => run.running) && model.send({ kind: "refresh" }),
+    3000,
+  );
 
-  root.append(element("div", { class: "t2r-bar" }, play, slider, told), note, pictures,
-    element("div", { class: "t2r-bar" }, choice, legend), curves);
+  root.append(
+    element("div", { class: "t2r-bar" }, play, slider, told),
+    note,
+    pictures,
+    element("div", { class: "t2r-bar" }, choice, legend),
+    curves,
+    element(
+      "p",
+      { class: "t2r-help" },
+      "Left and right arrow keys: one epoch; Home and End: the first and the last; space: play. A click on the curve goes there.",
+    ),
+  );
   el.append(root);
   makeRows();
   refresh();
   return () => {
     clearInterval(follow);
+    resized.disconnect();
     stop();
     model.off("change:rows change:epochs change:curves", refresh);
     model.off("change:epoch change:curve", draw);

@@ -1,4 +1,4 @@
-// FramePicker: tiles of shots or frames, to keep and to reject. The same code serves the notebook and the page from a file.
+// FramePicker: tiles of shots or frames, to keep and to reject. pick_page.js uses the same `picker` on a page of its own.
 
 const GAP = 8;
 const CAPTION = 38; // pixels under a picture
@@ -6,7 +6,8 @@ const MOST_PICTURES = 2000; // pictures that the browser keeps
 
 const ORDERS = { time: "time", near: "nearest to threshold", like: "like my picks" };
 
-// `source` answers: state(), send(command), rows(offset, count), pictures(frames) -> {frame: address}.
+// `source` knows: help (words), state(), send(command), rows(offset, count), pictures(frames) -> {frame: address},
+// and, where addresses cost memory, forget(address).
 function picker(root, source) {
   let state = source.state();
   let view = null; // the version of the view that is shown
@@ -24,25 +25,40 @@ function picker(root, source) {
   const pictures = new Map(); // frame -> address of its picture
   const places = []; // where one was before a shot was opened
 
-  const button = (text, label, action, more = {}) =>
-    element("button", { type: "button", "aria-label": label, title: label, onclick: action, ...more }, text);
   const labelled = (text, control) => element("label", {}, element("span", {}, text), control);
 
   // What is kept, of the target and by film
   const goal = element("progress", { max: 1, value: 0, "aria-label": "Frames kept, of the target" });
   const kept = element("output", { class: "t2r-told" });
   const films = element("table", { class: "t2r-films" });
-  const byFilm = element("details", { class: "t2r-fold", ontoggle: () => drawFilms() }, element("summary", {}, "By film"), films);
+  const byFilm = element(
+    "details",
+    { class: "t2r-fold", ontoggle: () => drawFilms() },
+    element("summary", {}, "By film"),
+    films,
+  );
   const sliders = element("div", { class: "t2r-sliders" });
   const thresholds = element("details", { class: "t2r-fold" }, element("summary", {}, "Thresholds"), sliders);
 
   // What is shown
   const tabs = element("div", { class: "t2r-tabs", role: "group", "aria-label": "Which frames are shown" });
-  const order = element("select", { "aria-label": "Order", onchange: () => look({ order: order.value }) },
-    ...Object.entries(ORDERS).map(([name, title]) => element("option", { value: name }, title)));
-  const film = element("select", { "aria-label": "Film", onchange: () => look({ film: film.value === "" ? null : Number(film.value) }) });
+  const order = element(
+    "select",
+    { "aria-label": "Order", onchange: () => look({ order: order.value }) },
+    ...Object.entries(ORDERS).map(([name, title]) => element("option", { value: name }, title)),
+  );
+  const film = element("select", {
+    "aria-label": "Film",
+    onchange: () => look({ film: film.value === "" ? null : Number(film.value) }),
+  });
   const shots = element("input", { type: "checkbox", onchange: () => look({ shots: shots.checked }) });
-  const sizes = element("input", { type: "range", min: 80, max: 260, value: size, "aria-label": "Size of the pictures" });
+  const sizes = element("input", {
+    type: "range",
+    min: 80,
+    max: 260,
+    value: size,
+    "aria-label": "Size of the pictures",
+  });
   const again = button("Sort again", "Order anew: what was decided is sorted in (o)", () => look({}));
   const back = button("← All shots", "Back to all shots (Escape)", () => leave());
   const where = element("strong", { class: "t2r-where" });
@@ -52,10 +68,15 @@ function picker(root, source) {
   const reject = button("✗ Reject", "Reject what is chosen (x)", () => decide(false), { class: "t2r-reject" });
   const clear = button("Leave to filters", "Take back what was decided about what is chosen (c)", () => decide(null));
   const undo = button("Undo", "Undo the last decision (z)", () => source.send({ kind: "undo" }));
-  const told = element("output", { class: "t2r-told t2r-said", "aria-live": "polite" });
+  const told = element("output", { class: "t2r-told", "aria-live": "polite" });
+  const likeness = element("p", { class: "t2r-help" });
   const problem = element("p", { class: "t2r-problem", role: "alert" });
   const space = element("div", { class: "t2r-space" });
-  const grid = element("div", { class: "t2r-grid", role: "listbox", "aria-multiselectable": "true", tabindex: 0 }, space);
+  const grid = element(
+    "div",
+    { class: "t2r-grid", role: "listbox", "aria-multiselectable": "true", tabindex: 0 },
+    space,
+  );
 
   // A second wish may be uttered before the first is granted: they add up.
   const look = (change) => {
@@ -86,14 +107,29 @@ function picker(root, source) {
 
   function makeTile(index) {
     const image = element("img", { draggable: "false", alt: "" });
-    const tile = element("div", { class: "t2r-tile", role: "option", id: `${root.id}-${index}`, "aria-posinset": index + 1 },
+    const openIt = (event) => {
+      event.stopPropagation();
+      open(index);
+    };
+    const tile = element(
+      "div",
+      { class: "t2r-tile", role: "option", id: `${root.id}-${index}`, "aria-posinset": index + 1 },
       image,
       element("span", { class: "t2r-mark", "aria-hidden": "true" }),
-      element("span", { class: "t2r-open", title: "Open the shot (Enter)", onclick: (event) => (event.stopPropagation(), open(index)) }),
-      element("span", { class: "t2r-quick" },
+      element("span", { class: "t2r-open", title: "Open the shot (Enter)", onclick: openIt }),
+      element(
+        "span",
+        { class: "t2r-quick" },
         element("span", { class: "t2r-keep", title: "Keep (k)", onclick: (event) => quick(event, index, true) }, "✓"),
-        element("span", { class: "t2r-reject", title: "Reject (x)", onclick: (event) => quick(event, index, false) }, "✗")),
-      element("div", { class: "t2r-when" }), element("div", { class: "t2r-why" }));
+        element(
+          "span",
+          { class: "t2r-reject", title: "Reject (x)", onclick: (event) => quick(event, index, false) },
+          "✗",
+        ),
+      ),
+      element("div", { class: "t2r-when" }),
+      element("div", { class: "t2r-why" }),
+    );
     tile.addEventListener("click", (event) => choose(index, event));
     tile.addEventListener("dblclick", () => open(index));
     space.append(tile);
@@ -118,7 +154,9 @@ function picker(root, source) {
     tile.querySelector(".t2r-open").textContent = many ? `${row.size} ▸` : "";
     tile.querySelector(".t2r-when").textContent = many ? `${row.when} · ${row.kept} kept` : row.when;
     tile.querySelector(".t2r-why").textContent = row.why || row.title;
-    const words = `${row.title} ${row.when}: ${many ? `shot of ${row.size} frames, ${row.kept} kept` : row.kept ? "kept" : "left out"}${row.why ? `, ${row.why}` : ""}`;
+    const alone = row.kept ? "kept" : "left out";
+    const verdict = many ? `shot of ${row.size} frames, ${row.kept} kept` : alone;
+    const words = `${row.title} ${row.when}: ${[verdict, row.why].filter(Boolean).join(", ")}`;
     tile.setAttribute("aria-label", words);
     tile.title = `${words}${row.credit ? `\n${row.credit}` : ""}`;
     const image = tile.querySelector("img");
@@ -179,7 +217,7 @@ function picker(root, source) {
     if (!state.total) return;
     const next = clamp(index, 0, state.total - 1);
     if (event.ctrlKey || event.metaKey) {
-      chosen.has(next) ? chosen.delete(next) : chosen.add(next);
+      if (!chosen.delete(next)) chosen.add(next);
       anchor = next;
     } else {
       if (!event.shiftKey) anchor = next;
@@ -212,16 +250,39 @@ function picker(root, source) {
   // Everything around the tiles is drawn from the state.
   function drawFilms() {
     const cell = (...content) => element("td", {}, ...content);
-    const action = (row, keep, text, label) => button(text, `${label} ${row.title}`, () => source.send({ kind: "film", film: row.film, keep }));
-    films.replaceChildren(...(byFilm.open ? state.films : []).map((row) =>
-      element("tr", {},
-        element("th", { scope: "row" }, row.title),
-        cell(element("meter", { min: 0, max: Math.max(1, row.frames), value: row.kept, "aria-label": `Kept of ${row.title}` })),
-        cell(`${row.kept} of ${row.frames} kept`),
-        cell(action(row, true, "✓ Keep", "Keep what the filters leave of"), " ", action(row, false, "✗ Reject", "Reject all of"), " ",
-          action(row, null, "Leave to filters", "Take back all decisions about")))));
-    if (film.options.length !== state.films.length + 1) { // an open list stays open
-      film.replaceChildren(element("option", { value: "" }, "all films"), ...state.films.map((row) => element("option", { value: row.film }, row.title)));
+    const action = (row, keep, text, label) =>
+      button(text, `${label} ${row.title}`, () => source.send({ kind: "film", film: row.film, keep }));
+    films.replaceChildren(
+      ...(byFilm.open ? state.films : []).map((row) =>
+        element(
+          "tr",
+          {},
+          element("th", { scope: "row" }, row.title),
+          cell(
+            element("meter", {
+              min: 0,
+              max: Math.max(1, row.frames),
+              value: row.kept,
+              "aria-label": `Kept of ${row.title}`,
+            }),
+          ),
+          cell(`${row.kept} of ${row.frames} kept`),
+          cell(
+            action(row, true, "✓ Keep", "Keep what the filters leave of"),
+            " ",
+            action(row, false, "✗ Reject", "Reject all of"),
+            " ",
+            action(row, null, "Leave to filters", "Take back all decisions about"),
+          ),
+        ),
+      ),
+    );
+    if (film.options.length !== state.films.length + 1) {
+      // an open list stays open
+      film.replaceChildren(
+        element("option", { value: "" }, "all films"),
+        ...state.films.map((row) => element("option", { value: row.film }, row.title)),
+      );
     }
     film.value = wanted.film ?? "";
   }
@@ -248,9 +309,23 @@ function picker(root, source) {
   }
 
   function makeSlider(one) {
-    const input = element("input", { type: "range", min: one.low, max: one.high, step: one.step, value: one.value, "aria-label": `${one.name}: ${one.help}` });
+    const input = element("input", {
+      type: "range",
+      min: one.low,
+      max: one.high,
+      step: one.step,
+      value: one.value,
+      "aria-label": `${one.name}: ${one.help}`,
+    });
     const value = element("output", {});
-    const line = element("label", { title: one.help, "data-name": one.name }, element("span", {}, one.name), input, value, element("small", {}));
+    const line = element(
+      "label",
+      { title: one.help, "data-name": one.name },
+      element("span", {}, one.name.replace("_", " ")),
+      input,
+      value,
+      element("small", {}),
+    );
     input.addEventListener("input", () => {
       value.textContent = input.value;
       if (!isSearch(one.name, Number(input.value))) move(one.name, Number(input.value), false);
@@ -262,7 +337,9 @@ function picker(root, source) {
   function drawSliders() {
     if (!sliders.children.length) sliders.append(...state.thresholds.map(makeSlider));
     state.thresholds.forEach((one, number) => {
-      const [input, value, count] = ["input", "output", "small"].map((tag) => sliders.children[number].querySelector(tag));
+      const [input, value, count] = ["input", "output", "small"].map((tag) =>
+        sliders.children[number].querySelector(tag),
+      );
       if (root.getRootNode().activeElement !== input) input.value = one.value;
       value.textContent = Number(input.value);
       count.textContent = one.marks === null ? "" : `marks ${one.marks}`;
@@ -272,8 +349,14 @@ function picker(root, source) {
 
   function drawTabs() {
     const old = root.getRootNode().activeElement?.dataset?.tab;
-    tabs.replaceChildren(...state.tabs.map((tab) =>
-      button(`${tab.title} ${tab.count}`, `${tab.title}: ${tab.count}`, () => look({ tab: tab.name, shot: null }), { "aria-pressed": String(tab.name === wanted.tab), "data-tab": tab.name })));
+    tabs.replaceChildren(
+      ...state.tabs.map((tab) =>
+        button(`${tab.title} ${tab.count}`, `${tab.title}: ${tab.count}`, () => look({ tab: tab.name, shot: null }), {
+          "aria-pressed": String(tab.name === wanted.tab),
+          "data-tab": tab.name,
+        }),
+      ),
+    );
     if (old) tabs.querySelector(`[data-tab="${old}"]`)?.focus();
     order.querySelector("[value=like]").disabled = !state.like.ready;
     order.value = wanted.order;
@@ -302,7 +385,9 @@ function picker(root, source) {
     goal.value = Math.min(1, state.kept / state.target);
     kept.textContent = `${state.kept} of ${state.target} kept`;
     undo.disabled = !state.undo;
-    told.textContent = [state.told, state.like.told].filter(Boolean).join(" · ");
+    told.textContent = state.told;
+    likeness.textContent = state.like.told;
+    likeness.hidden = !state.like.told;
     problem.textContent = state.problem;
     back.hidden = !state.view.shot;
     where.textContent = state.place;
@@ -351,17 +436,29 @@ function picker(root, source) {
   root.append(
     element("div", { class: "t2r-bar" }, goal, kept, byFilm, thresholds),
     tabs,
-    element("div", { class: "t2r-bar" }, back, where, labelled("Order", order), labelled("Film", film),
-      element("label", {}, shots, element("span", {}, "one tile a shot")), labelled("Size", sizes), again),
+    element(
+      "div",
+      { class: "t2r-bar" },
+      back,
+      where,
+      labelled("Order", order),
+      labelled("Film", film),
+      element("label", {}, shots, element("span", {}, "one tile a shot")),
+      labelled("Size", sizes),
+      again,
+    ),
     element("div", { class: "t2r-bar" }, keep, reject, clear, undo, told),
     problem,
     grid,
-    element("p", { class: "t2r-help" }, source.help));
+    likeness,
+    element("p", { class: "t2r-help" }, source.help),
+  );
   drawState();
   return { drawState, close: () => resized.disconnect() };
 }
 
-const HELP = "Click a tile, Shift-click or Shift-arrows for several. k: keep, x: reject, c: leave to the filters, z: undo, Enter: open a shot, Escape: back. ";
+const HELP =
+  "Click a tile, Shift-click or Shift-arrows for several. k: keep, x: reject, c: leave to the filters, z: undo, Enter: open a shot, Escape: back. ";
 
 function render({ model, el }) {
   const root = element("div", { class: "t2r t2r-picker", role: "group", "aria-label": "Pick frames" });
@@ -387,133 +484,4 @@ function render({ model, el }) {
   };
 }
 
-// On a page of its own: all frames stand in the page, decisions are kept by the browser and saved as a file.
-function standalone(root, data) {
-  const storage = `toon2real picks ${data.catalogue}`;
-  const frames = data.frames.map((frame, place) => ({ ...frame, place }));
-  const byNumber = new Map(frames.map((frame) => [frame.frame, frame]));
-  const said = new Map(JSON.parse(localStorage.getItem(storage) ?? "[]"));
-  const batches = [];
-  const before = [];
-  let shown = { view: { tab: "kept", order: "time", film: null, shots: true, shot: null }, ids: [] };
-  let [version, decided, told] = [0, 0, ""];
-
-  const verdict = (frame) => (said.has(frame.frame) ? said.get(frame.frame) : frame.hand);
-  const isKept = (frame) => !frame.firm && (verdict(frame) ?? frame.free);
-  const shotOf = (frame) => (frame.shot === null ? [frame] : frames.filter((one) => one.film === frame.film && one.shot === frame.shot));
-  const inTab = {
-    all: () => true,
-    kept: isKept,
-    rejected: (frame) => !isKept(frame),
-    "by hand": (frame) => verdict(frame) !== null,
-  };
-  const within = (tab) => (inTab[tab] ? frames.filter(inTab[tab]) : data.near[tab].map((number) => byNumber.get(number)));
-
-  function select({ tab, order, film, shots, shot }) {
-    let found = within(tab).filter((frame) => film === null || frame.film === film);
-    if (shot) found = found.filter((frame) => frame.film === shot[0] && frame.shot === shot[1]);
-    if (order === "time" || !data.near[tab]) found.sort((a, b) => a.place - b.place);
-    if (!shots || shot) return found;
-    const first = new Map();
-    for (const frame of found) {
-      const key = frame.shot === null ? frame.frame : `${frame.film} ${frame.shot}`;
-      if (!first.has(key) || (frame.best && !first.get(key).best)) first.set(key, frame);
-    }
-    return [...first.values()];
-  }
-
-  // What is decided about a tile: its frame, or of a shot all frames; only those that the filters leave are kept.
-  function decide(list, keep) {
-    const batch = list.map((frame) => [frame.frame, said.has(frame.frame), said.get(frame.frame)]);
-    for (const frame of list) said.set(frame.frame, keep);
-    batches.push(batch);
-    changed(`${list.length} ${list.length === 1 ? "frame" : "frames"} ${keep === null ? "left to the filters" : keep ? "kept" : "rejected"}`);
-  }
-  const free = (list, instead) => {
-    const passing = list.filter((frame) => frame.free);
-    return passing.length ? passing : instead;
-  };
-  const ofTile = (frame, keep) => {
-    if (!shown.view.shots || shown.view.shot) return [frame];
-    return keep ? free(shotOf(frame), [frame]) : shotOf(frame);
-  };
-
-  function changed(words) {
-    told = words;
-    decided += 1;
-    localStorage.setItem(storage, JSON.stringify([...said]));
-    view.drawState();
-  }
-  const show = (next) => {
-    shown = next;
-    version += 1;
-    view.drawState();
-  };
-  const commands = {
-    view: ({ kind, ...wanted }) => {
-      if (wanted.shot && !shown.view.shot) before.push(shown);
-      show({ view: wanted, ids: select(wanted) });
-    },
-    back: () => show(before.pop()),
-    decide: ({ tiles, keep }) => decide(tiles.flatMap((index) => (shown.ids[index] ? ofTile(shown.ids[index], keep) : [])), keep),
-    film: ({ film, keep }) => {
-      const all = frames.filter((frame) => frame.film === film);
-      decide(keep ? free(all, []) : all, keep);
-    },
-    undo: () => {
-      for (const [frame, had, was] of batches.pop() ?? []) had ? said.set(frame, was) : said.delete(frame);
-      changed("undone");
-    },
-  };
-
-  function row(frame) {
-    const shot = shown.view.shots && !shown.view.shot ? shotOf(frame) : [frame];
-    const own = verdict(frame);
-    const why = own === null ? frame.why : own ? "kept by hand" : "rejected by hand";
-    const { title } = data.films[frame.film];
-    return { ...frame, title, why: isKept(frame) && own === null ? "" : why, size: shot.length, kept: shot.filter(isKept).length, hand: own !== null };
-  }
-
-  const state = () => ({
-    view: shown.view,
-    version,
-    said: decided,
-    total: shown.ids.length,
-    place: shown.view.shot ? `Shot at ${shown.ids[0]?.when ?? ""}` : `${shown.ids.length} ${shown.view.shots ? "shots" : "frames"}`,
-    tabs: data.tabs.map((tab) => ({ ...tab, count: within(tab.name).length })),
-    films: data.films.map(({ title }, film) => {
-      const own = frames.filter((frame) => frame.film === film);
-      return { film, title, frames: own.length, kept: own.filter(isKept).length };
-    }),
-    thresholds: [],
-    kept: frames.filter(isKept).length,
-    target: data.target,
-    undo: batches.length > 0,
-    told,
-    problem: "",
-    like: { ready: false, told: "" },
-  });
-
-  function download() {
-    const decisions = [...said].map(([number, keep]) => {
-      const { film, pts, name } = byNumber.get(number);
-      return { film: data.films[film].content, pts, name, keep };
-    });
-    const text = JSON.stringify({ catalogue: data.catalogue, who: who.value, decisions }, null, 1);
-    const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-    element("a", { href: url, download: "picks.json" }).click();
-  }
-
-  root.classList.add("t2r-picker");
-  shown.ids = select(shown.view);
-  const who = element("input", { type: "text", "aria-label": "Your name", placeholder: "Your name" });
-  const view = picker(root, {
-    help: `${HELP}Decisions stay in this browser; save them and give the file back: ${data.command}`,
-    state,
-    send: (command) => commands[command.kind](command),
-    rows: async (offset, count) => shown.ids.slice(offset, offset + count).map(row),
-    pictures: async (numbers) => Object.fromEntries(numbers.map((number) => [number, data.pictures[number]])),
-  });
-  root.prepend(element("div", { class: "t2r-bar" }, element("strong", {}, data.title), who,
-    element("button", { type: "button", class: "t2r-keep", onclick: download }, "Save my decisions")));
-}
+export default { render };

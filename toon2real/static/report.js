@@ -8,7 +8,7 @@
   document.querySelectorAll(".epochs").forEach(epochs);
   document.querySelectorAll(".block").forEach(copy);
   document.querySelectorAll(".scroll, .plot, .film, nav ol").forEach(more);
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(fold => (fold.open = true)));
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((fold) => (fold.open = true)));
 
   // What goes on beyond its right edge fades there.
   function more(box) {
@@ -64,7 +64,7 @@
     const slider = box.querySelector("input");
     const output = box.querySelector("output");
     const play = box.querySelector("button");
-    const strips = [...box.querySelectorAll("img[data-run]")].map(image => {
+    const strips = [...box.querySelectorAll("img[data-run]")].map((image) => {
       const run = image.dataset.run;
       const mark = box.querySelector(`[data-epoch="${run}"]`);
       return { image, mark, sheets: data.frames[run], best: data.best[run] };
@@ -73,8 +73,8 @@
     let loaded = null;
 
     function preload() {
-      const urls = strips.flatMap(strip => strip.sheets.map(([, url]) => url));
-      loaded ??= urls.map(url => Object.assign(new Image(), { src: url }));
+      const urls = strips.flatMap((strip) => strip.sheets.map(([, url]) => url));
+      loaded ??= urls.map((url) => Object.assign(new Image(), { src: url }));
     }
 
     function draw() {

@@ -20,10 +20,9 @@ function render({ model, el }) {
     hint.textContent = "asked…";
     model.send({ kind });
   };
-  const button = (text, kind, label) => element("button", { type: "button", "aria-label": label, onclick: () => ask(kind) }, text);
-  const stop = button("■ Stop", "stop", "Stop after the step under way, and save");
-  const goOn = button("▶ Go on", "go on", "Go on from where it was saved");
-  const look = button("Sample now", "look", "Translate the samples after the step under way");
+  const stop = button("■ Stop", "Stop after the step under way, and save", () => ask("stop"));
+  const goOn = button("▶ Go on", "Go on from where it was saved", () => ask("go_on"));
+  const look = button("Sample now", "Translate the samples after the step under way", () => ask("look"));
 
   function drawButtons() {
     const training = model.get("status").state === "training";
@@ -31,7 +30,9 @@ function render({ model, el }) {
     stop.disabled = !training || !free;
     look.disabled = !training || !free;
     goOn.disabled = model.get("status").state !== "stopped";
-    if (!free) hint.textContent = "A cell is training: stop it with the notebook's own button. fit(background=True) keeps these buttons alive.";
+    if (!free)
+      hint.textContent =
+        "A cell is training: stop it with the notebook's own button. fit(background=True) keeps these buttons alive.";
     else if (hint.textContent !== "asked…" || !training) hint.textContent = "";
   }
 
@@ -44,11 +45,16 @@ function render({ model, el }) {
     bar.max = status.total || 1;
     bar.value = status.step ?? 0;
     note.textContent = status.note;
-    const value = (one) => element("span", {},
-      one.ink ? element("span", { class: "t2r-dot", style: `background:${one.ink}` }) : null, `${one.name} ${one.value}`);
-    losses.replaceChildren(element("span", {}, "Losses, smoothed over about 100 steps:"), ...(status.losses ?? []).map(value));
+    const value = (one) => element("span", {}, one.ink ? dot(one.ink) : null, `${one.name} ${one.value}`);
+    losses.replaceChildren(
+      element("span", {}, "Losses, smoothed over about 100 steps:"),
+      ...(status.losses ?? []).map(value),
+    );
     judged.hidden = !status.judged;
-    judged.replaceChildren(element("div", {}, status.judged ?? ""), element("div", { class: "t2r-legend" }, ...(status.metrics ?? []).map(value)));
+    judged.replaceChildren(
+      element("div", {}, status.judged ?? ""),
+      element("div", { class: "t2r-legend" }, ...(status.metrics ?? []).map(value)),
+    );
     root.dataset.step = status.step;
     drawButtons();
   }
@@ -79,9 +85,15 @@ function render({ model, el }) {
   model.on("change:curve", drawCurve);
   model.on("change:newest", drawNewest);
   root.append(
-    element("div", { class: "t2r-bar" }, title, state, words), element("div", { class: "t2r-bar" }, bar),
+    element("div", { class: "t2r-bar" }, title, state, words),
+    element("div", { class: "t2r-bar" }, bar),
     element("div", { class: "t2r-bar" }, stop, goOn, look, hint),
-    losses, curve, element("figure", { class: "t2r-newest" }, caption, image), judged, note);
+    note,
+    losses,
+    curve,
+    element("figure", { class: "t2r-newest" }, caption, image),
+    judged,
+  );
   el.append(root);
   draw();
   drawCurve();
