@@ -4,6 +4,8 @@ Bare: PyAV decodes every frame and does nothing with it. Curation: the same deco
 dissolves, one frame a second scored (light, letters, sharpness, hash, bars, colours), thumbnails and scores written.
 Runs alternate and the ratio of the medians is printed with its spread, so that other work on the machine hits both.
 `--memory` makes an hour-long film and prints the largest resident set of the reading process at each quarter.
+`--cuts` prints the frames that begin a shot, and the processor seconds of finding them against bare decoding; beside
+them those of PySceneDetect's detectors with their defaults, where scenedetect is installed.
 """
 
 import argparse
@@ -13,6 +15,8 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
@@ -116,11 +120,62 @@ def duplicates(count):
     print(f"near-duplicates among {count} different frames: {seconds:.1f} s")
 
 
+def our_cuts(film):
+    "Frames that begin a shot, from a tile of every decoded frame"
+    from av.video.reformatter import Interpolation, VideoReformatter
+
+    from toon2real.scores import TILE, Thresholds, cuts
+
+    tiler = VideoReformatter()
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        tiles = [
+            tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.BILINEAR).to_ndarray()
+            for frame in container.decode(stream)
+        ]
+    return np.flatnonzero(cuts(np.stack(tiles)) > Thresholds().cut).tolist()
+
+
+def their_cuts(film, detector):
+    "The same by PySceneDetect"
+    import scenedetect
+
+    scenes = scenedetect.detect(str(film), getattr(scenedetect, detector)())
+    return [start.frame_num for start, _ in scenes][1:]
+
+
+def compare_cuts(films, repeats):
+    "Cuts of each film by every finder, and processor seconds against bare decoding, the median of so many turns"
+    finders = {
+        "bare decoding": lambda film: bare([film]),
+        "ours": our_cuts,
+        "all of curation": lambda film: curated([film], 1),
+    }
+    if find_spec("scenedetect"):
+        for detector in ("ContentDetector", "AdaptiveDetector"):
+            finders[f"PySceneDetect, {detector}"] = partial(their_cuts, detector=detector)
+    for film in films:
+        seconds = {name: [] for name in finders}
+        found = {}
+        for _ in range(repeats):
+            for name, find in finders.items():
+                start = time.process_time()
+                found[name] = find(film)
+                seconds[name].append(time.process_time() - start)
+        took = {name: statistics.median(times) for name, times in seconds.items()}
+        for name in finders:
+            ratio = took[name] / took["bare decoding"]
+            cuts = found[name] if isinstance(found[name], list) else ""
+            print(f"{film.name}, {name}: {took[name]:.2f} s, ratio {ratio:.2f} {cuts}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("films", nargs="*", type=Path, help="default: the clips of TOON2REAL_SHARED/data/video")
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two sampled frames")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--cuts", action="store_true", help="where shots begin, and how long it takes to find out")
     parser.add_argument("--memory", action="store_true", help="largest resident set over a long synthetic film")
     parser.add_argument("--hours", type=float, default=1.0, help="length of that film")
     parser.add_argument("--duplicates", type=int, metavar="N", help="time of the search for near-duplicates")
@@ -135,6 +190,8 @@ def main():
     films = options.films or sorted((SHARED / "data" / "video").glob("*.mp4"))
     if not films:
         sys.exit("no films: name some, or set TOON2REAL_SHARED")
+    if options.cuts:
+        return compare_cuts(films, options.repeats)
     for film in films:
         compare(film.name, [film], options.every, options.repeats)
 
