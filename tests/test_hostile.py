@@ -5,6 +5,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -26,6 +28,8 @@ from toon2real.cli import main
 from toon2real.cyclegan import toon2real
 from toon2real.data import Domain, choose
 from toon2real.distances import bootstrap, frechet_distance, frechet_features, precision_recall, subsample
+from toon2real.experiment import Comparison, markdown
+from toon2real.figures import paper_figures
 from toon2real.films import Writer, decode
 from toon2real.images import WriteError, list_images, printable, write_atomic
 from toon2real.runs import Run, RunError, load_weights, read_about, save_weights
@@ -354,6 +358,8 @@ def test_names_of_255_bytes(tmp_path):
 
 # --- what is read of a run
 
+JUDGED = dict(n=4, seed=0, available={}, untranslated={}, floor={})
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -409,6 +415,7 @@ def test_a_recipe_is_not_believed(tmp_path, weights):
         {"data": {"cartoon": {}}},
         {"data": {name: {"source": 5, "images": 1, "hash": "x"} for name in ("cartoon", "photo")}},
         {"samples": {"cartoon": {"hash": 3}, "photo": {}}},
+        {"judge": dict.fromkeys(("metric", "main", "extractor", "images"), "\x1b[2J") | JUDGED},
         {"command": 5},
         {"created": []},
         {"recipe": {"class": "toon2real.cyclegan:CycleGANRecipe", "name": "\x1b[2J"}},
@@ -584,6 +591,27 @@ def test_a_strangers_manifest_stops_no_training(tmp_path, text):
     (tmp_path / "manifest.csv").write_text(text)
     pictures(tmp_path / "a" / "b")
     assert stills(tmp_path / "a" / "b") is None
+
+
+# --- tables and figures
+
+
+@pytest.mark.filterwarnings("ignore:(figure|plane)")
+def test_names_in_tables_and_figures_are_text(run, tmp_path, monkeypatch):
+    odd = "a|<b>\x1b[2J $\\frac{$"
+    run.path.rename(tmp_path / odd)
+    shutil.copytree(tmp_path / odd, tmp_path / "other")
+    gathered = Comparison([tmp_path / odd, tmp_path / "other"])
+    assert r"\x1b[2J" in gathered.labels[0] and gathered.labels[0].isprintable()
+    table = pd.DataFrame({"KID": [1.0]}, [f"{odd}\n"])
+    assert markdown(table).count("\n") == 2 and "<b>" not in markdown(table) and r"a\|" in markdown(table)
+
+    def draw(comparison):
+        raise ValueError("Expected end of text, found $")  # as matplotlib does with half a formula
+
+    monkeypatch.setattr("toon2real.figures.comparison", draw)
+    with pytest.warns(UserWarning, match="figure3 was not made: Expected end of text"):
+        paper_figures(gathered, tmp_path / "figures")
 
 
 # --- numbers that make no sense

@@ -28,7 +28,7 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 from .images import ImageError, WriteError, atomic, list_images, open_image, resize, write_atomic
-from .images import in_background, to_float
+from .images import in_background, printable, to_float
 from .scenes import check_scene, scene
 
 # %% ../nbs/12_data.ipynb #a9c430d4
@@ -220,7 +220,7 @@ def _files(source, side: int, cache) -> _Pile:
     "A folder (`source` is one path), or a list of files"
     if isinstance(source, str | os.PathLike):
         base = Path(source).expanduser().resolve()
-        paths, label, key = list_images(base), "/".join(base.parts[-2:]), None
+        paths, label, key = list_images(base), printable("/".join(base.parts[-2:])), None
     else:
         paths = [Path(path).expanduser().absolute() for path in _checked_list(source)]
         base, label = Path(os.path.commonpath([path.parent for path in paths])), f"list of {len(paths)} files"

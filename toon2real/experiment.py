@@ -34,7 +34,7 @@ from .data import Domain, choose
 from .distances import frechet_features
 from .features import best_extractor, simple_features
 from .fid import FLOOR, UNTRANSLATED, Judge
-from .images import utf8, write_atomic
+from .images import printable, utf8, write_atomic
 from .runs import Run, RunError, translate_all
 from .system import Recipe, recipe_to_dict
 from .training import Trainer, judge_of
@@ -233,7 +233,7 @@ def _grouped(runs: list[Run]) -> list[Group]:
         by_recipe.setdefault(run.recipe.replace(seed=0), []).append(run)
     order = sorted(by_recipe, key=lambda recipe: ([*TITLES, recipe.name].index(recipe.name), recipe.name))
     names = [TITLES.get(recipe.name, recipe.name) for recipe in order]
-    titles = _told_apart(names, [f" ({by_recipe[recipe][0].path})" for recipe in order])
+    titles = _told_apart(names, [f" ({printable(by_recipe[recipe][0].path)})" for recipe in order])
     groups = []
     for recipe, title in zip(order, titles, strict=True):
         ink = colour(recipe.name, [group.colour for group in groups])
@@ -271,7 +271,7 @@ class Comparison:
         self.labels = _told_apart(
             [self.group(run).title for run in self.runs],
             [f", seed {run.recipe.seed}" for run in self.runs],
-            [f" ({run.path})" for run in self.runs],
+            [f" ({printable(run.path)})" for run in self.runs],
         )
         if extractor == "theirs":
             judge = next((run.about["judge"] for run in self.runs if run.best is not None), {"extractor": "", "n": n})
@@ -581,7 +581,7 @@ def markdown(table: pd.DataFrame) -> str:
     "As a Markdown table"
     cells = printed(table)
     lines = [["", *cells], ["---"] + ["---:"] * cells.shape[1], *cells.itertuples()]
-    escaped = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
+    escaped = [[printable(cell).replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 

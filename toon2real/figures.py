@@ -30,7 +30,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from .architecture import COLUMN, GRID, INK, MUTED, PAGE, PaperFigure, architecture, save, styled, wrapped
 from .experiment import HIGHER, Comparison, Group, number, rounded
 from .features import WeightsMissing, features
-from .images import ImageError
 from .progress import LUMA
 from .runs import Run, RunError
 
@@ -412,6 +411,6 @@ def paper_figures(
     for name, make in makers.items():
         try:
             paths += save(make(), Path(out) / name)
-        except (RunError, ImageError, WeightsMissing) as e:
+        except (ValueError, WeightsMissing) as e:
             warnings.warn(f"{name} was not made: {e}", stacklevel=2)
     return paths

@@ -249,6 +249,9 @@ def _check_about(about):
         _check_part(name, domain, _DOMAIN)
     for name, domain in about.get("samples", {}).items():
         _check_part(f"samples of {name}", domain, {"hash": str})
+    texts = [text for text in about.get("judge", {}).values() if isinstance(text, str)]
+    if not all(text.isprintable() for text in texts):
+        raise ValueError(f"judge has control characters in {', '.join(map(repr, texts))}")
     for name in {"options", "environment"} & about.keys():
         _check_part(name, about[name], dict.fromkeys(about[name], (str, int, float, type(None))))
 
