@@ -54,7 +54,8 @@ def _compile(self: System):
     weight = next(self.parameters())
     black = weight.new_full((recipe.batch // ranks()[1], 3, recipe.side, recipe.side), -1)
     nets = [net for name, net in self.named_children() if not name.startswith("D_")]
-    options = {"force_layout_optimization": True} if weight.is_cuda else None
+    layout = weight.is_cuda and weight.dtype == torch.float32  # cuDNN has no such layout for float64
+    options = {"force_layout_optimization": True} if layout else None
     try:
         self.forwards = {net: torch.compile(net.forward, dynamic=False, options=options) for net in nets}
         self.step(black, black)
