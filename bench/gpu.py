@@ -397,7 +397,7 @@ def arguments():
     ap.add_argument("--steps", type=int, default=50, help="of a timed block at batch 1")
     ap.add_argument("--rounds", type=int, default=3, help="blocks of each")
     ap.add_argument("--fid-batch", type=int, nargs="+", default=[1, 16], help="of fid")
-    ap.add_argument("--seconds", type=float, default=90, help="of training for each of them")
+    ap.add_argument("--seconds", type=float, default=60, help="of training for each of them")
     ap.add_argument("--target", type=float, help="the distance whose time is wanted (default: one that all reach)")
     ap.add_argument("--data", type=Path, help="pictures for fid (default: embedded scenes)")
     ap.add_argument("--weights", type=Path, help="Inception's (default: TOON2REAL_INCEPTION, torch hub's cache)")

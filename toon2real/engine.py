@@ -95,8 +95,9 @@ class Captured:
             return self._aside(batch, draws)
         given = dict(c=batch.c, r=batch.r, **draws)
         if self.given is None:
+            plain = self._tried(lambda: torch.stack(list(self.system.turns(batch, dict(draws)).values())))
             self._record(given, batch.index)
-            if self.graph and not self._agrees(batch, draws):
+            if self.graph and not self._agrees(plain):
                 self._give_up("it does not compute what the plain step computes")
         if self.graph is None or any(x.shape != self.given[name].shape for name, x in given.items()):
             return self.system.turns(batch, draws)
@@ -149,32 +150,33 @@ class Captured:
 
 # %% ../nbs/17_engine.ipynb #ffeb66f3
 @patch
-def _agrees(self: Captured, batch: Batch, draws: dict) -> bool:
-    "Does the graph move weights and stores as the plain step does? The state is that of before in the end"
+def _tried(self: Captured, step) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    "The losses of a step, and how it moves weights and stores; the state is put back"
     system = self.system
-    moments = [x for player in system.players for state in player.optimizer.state.values() for x in state.values()]
     weights = [x for x in system.parameters() if x.ndim > 1]
     biases = [x for x in system.parameters() if x.ndim <= 1]
+    moments = [x for player in system.players for state in player.optimizer.state.values() for x in state.values()]
     stores = system.stores()
-    state = [*weights, *biases, *system.buffers(), *moments, *stores]
+    state = [*weights, *stores, *biases, *moments, *system.buffers()]
     before = [x.detach().clone() for x in state]
+    losses = step()
+    moves = [(x.detach() - old).flatten() for x, old in zip(state, before)]
+    with torch.no_grad():
+        for x, old in zip(state, before):
+            x.copy_(old)
+    first = len(weights)
+    return losses, torch.cat(moves[:first]), torch.cat([*moves[first : first + len(stores)], losses[:0]])
 
-    def moved(step) -> tuple:
-        "Losses and the moves of weights and stores; the state is put back"
-        losses = step()
-        moves = [(x.detach() - old).flatten() for x, old in zip(state, before)]
-        with torch.no_grad():
-            for x, old in zip(state, before):
-                x.copy_(old)
-        return losses, torch.cat(moves[: len(weights)]), torch.cat([*moves[len(state) - len(stores) :], losses[:0]])
+
+@patch
+def _agrees(self: Captured, plain: tuple) -> bool:
+    "Does the graph do what the plain step did?"
 
     def replayed() -> torch.Tensor:
         self.graph.replay()
         return self.values.clone()
 
-    fast = moved(replayed)
-    plain = moved(lambda: torch.stack(list(system.turns(batch, dict(draws)).values())))
-    return all(bool((a - b).norm() <= 0.1 * b.norm()) for a, b in zip(fast, plain))
+    return all(bool((a - b).norm() <= 0.1 * b.norm()) for a, b in zip(self._tried(replayed), plain))
 
 # %% ../nbs/17_engine.ipynb #e4d0908b
 @patch

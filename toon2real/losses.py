@@ -49,12 +49,13 @@ def exchange(
     swap: torch.Tensor,  # N truth values: return the image found there instead
 ) -> torch.Tensor:  # N x 3 x H x W
     "Put `images` into `store`, one after the other, and return what comes out, without synchronisation."
-    res = []
-    for x, slot, back in zip(images.split(1), slots.split(1), swap.view(-1, 1, 1, 1).split(1)):
-        i = slot.clamp(min=0)
+    res, places = [], slots.clamp(min=0)
+    nowhere = (slots < 0).view(-1, 1, 1, 1)
+    swap = swap.view(-1, 1, 1, 1)
+    for x, i, stays, back in zip(images.split(1), places.split(1), nowhere.split(1), swap.split(1)):
         old = store.index_select(0, i)
         res.append(torch.where(back, old, x))
-        store.index_copy_(0, i, torch.where(slot.view(-1, 1, 1, 1) < 0, old, x))
+        store.index_copy_(0, i, torch.where(stays, old, x))
     return torch.cat(res)
 
 # %% ../nbs/15_losses.ipynb #cbdeb9d4

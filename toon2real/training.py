@@ -190,7 +190,8 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
     numbers = dict(side=recipe.side, batch=recipe.batch, seed=recipe.seed)
     self.pairs = Pairs(self.cartoon, self.photo, **numbers, device=self.device, rank=rank, world=world)
     steps = recipe.total_epochs * self.pairs.steps
-    self.system = system.to(self.device).speed_up(options.precision, options.compile, steps)
+    with _determinism(options.deterministic):  # or what is compiled now would be compiled again then
+        self.system = system.to(self.device).speed_up(options.precision, options.compile, steps)
     self._choose_samples()
     shown = progress and not any(callback.displays for callback in callbacks)
     own = [Record(), *([display_progress()] if shown else []), *([TensorBoard()] if options.tensorboard else [])]
