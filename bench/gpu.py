@@ -45,6 +45,7 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the library beside this file, installed or not
 LIMITS = dict(checks=210, step=150, rate=220, fid=270, profile=60, searched=90, compiled=150)  # seconds
 AIMS = {0.5: 700, 0.0: 1000}  # pairs a second by identity loss
 PEER = "peer, float32"
@@ -299,7 +300,8 @@ def measured_profile(args, device, rows):
 
 def tested(args, *words, **environment):
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py", "--durations=15", *words]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment).returncode
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment | {"PYTHONPATH": paths}).returncode
 
 
 def run_part(args, part):
@@ -357,7 +359,7 @@ def summary(args, ends) -> str:
     device = torch.device(args.device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "a processor"
     lines = [f"# {name}", f"torch {torch.__version__}, CUDA {torch.version.cuda}, {time.strftime('%Y-%m-%d %H:%M')}"]
-    lines += ["\n".join(f"- {part}: {end}" for part, end in ends.items())]
+    lines += ["\n".join(f"- {part}: {end}{counted(args, part)}" for part, end in ends.items())]
     aims = []
     for row in rows_of(args, "step"):
         if row["what"] != PEER:
@@ -374,6 +376,13 @@ def summary(args, ends) -> str:
     aims += [f"- batch {row['batch']}: {row['what']}: {shown(row['seconds'])}" for row in stated_rows(args)]
     tables = [f"## {part}\n\n{table(rows_of(args, part))}" for part in args.parts if rows_of(args, part)]
     return "\n\n".join([*lines, "\n".join(aims), *tables]) + "\n"
+
+
+def counted(args, part) -> str:
+    "What pytest said of its tests, where the part was tests"
+    said = (args.out / f"{part}.log").read_text().splitlines()
+    counts = [line for line in said if " in " in line and line.split(" ")[0].isdigit()]
+    return f" ({counts[-1]})" if counts else ""
 
 
 def stated_rows(args) -> list[dict]:
