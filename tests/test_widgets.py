@@ -129,7 +129,15 @@ def test_compare_systems(lab, page, runs, tmp_path):
     root.press("ArrowRight")
     page.wait_for_function("[...document.querySelectorAll('.t2r-panels img')].every(i => i.dataset.image === '1')")
     root.press("s")
-    root.locator(".t2r-swiper").wait_for()
+    swiper = root.locator(".t2r-swiper")
+    swiper.wait_for()
+    box = swiper.locator(".t2r-view").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 30, steps=4)
+    page.mouse.up()
+    assert abs(float(swiper.locator("input").input_value()) - 0.25) < 0.02
+    assert "inset(0px 0px 0px 2" in swiper.locator(".t2r-over").evaluate("node => node.style.clipPath")
     keep_screenshot(page, "compare_systems")
 
     own = tmp_path / "<img src=x onerror=alert(1)>.png"
@@ -169,20 +177,23 @@ def test_human_study(lab, page, tmp_path):
     page.wait_for_function("document.querySelector('.t2r-human').dataset.trial === '1'")
     root.locator(".t2r-choice").nth(1).click()
     page.wait_for_function("document.querySelector('.t2r-human').dataset.trial === '2'")
+    page.keyboard.press("ArrowLeft")  # keys are heard after a click
+    page.wait_for_function("document.querySelector('.t2r-human').dataset.trial === '3'")
     answers = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [answer["chosen"] for answer in answers] == [answers[0]["left"], answers[1]["right"]]
+    assert [answer["chosen"] for answer in answers] == [answers[0]["left"], answers[1]["right"], answers[2]["left"]]
 
     page.goto(html.as_uri())
-    study = page.locator("#page")
-    page.wait_for_function("document.querySelector('#page').dataset.trial === '0'")
     for number in range(12):
         page.wait_for_function(f"document.querySelector('#page').dataset.trial === '{number}'")
-        study.press("ArrowRight")
+        page.keyboard.press("ArrowRight")  # keys are heard at once
     page.get_by_text("That was the last one").wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Save my answers").click()
     given = json.loads(Path(download.value.path()).read_text())
     assert (given["participant"], len(given["answers"])) == ("Eve", 12)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Start anew").click()
+    page.wait_for_function("document.querySelector('#page').dataset.trial === '0'")
 
 
 def test_epoch_stepper_of_the_shipped_runs(lab, page):

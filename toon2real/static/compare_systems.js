@@ -48,7 +48,8 @@ function render({ model, el }) {
 
   // One transform for all pictures: zoom and pan cannot differ between panels.
   function place(image) {
-    image.style.transform = `translate(${(0.5 - view.x * view.zoom) * 100}%, ${(0.5 - view.y * view.zoom) * 100}%) scale(${view.zoom})`;
+    const [x, y] = [view.x, view.y].map((middle) => `${(0.5 - middle * view.zoom) * 100}%`);
+    image.style.transform = `translate(${x}, ${y}) scale(${view.zoom})`;
     image.style.imageRendering = view.zoom >= 3 ? "pixelated" : "auto";
   }
 

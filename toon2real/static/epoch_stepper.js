@@ -3,6 +3,10 @@
 const CURVE = { height: 170, left: 56, right: 12, top: 10, bottom: 22 };
 const WIDE = 8; // a curve whose largest value is so many times its smallest is drawn on a logarithmic scale
 
+const HELP =
+  "Left and right arrow keys: one epoch; Home and End: the first and the last; space: play. " +
+  "A click on the curve goes there.";
+
 function nearestSaved(epochs, epoch) {
   return epochs.filter((saved) => saved <= epoch).at(-1) ?? epochs[0];
 }
@@ -158,7 +162,8 @@ function render({ model, el }) {
     prefetch();
   }
 
-  // Fetch what may be looked at next: from the shown epoch outwards, a few at a time, so that what is wanted now never waits long.
+  // Fetch what may be looked at next: from the shown epoch outwards, and few at a time, so that what is wanted now does
+  // not wait long.
   function prefetch() {
     const here = place();
     const order = epochs()
@@ -211,11 +216,7 @@ function render({ model, el }) {
     pictures,
     element("div", { class: "t2r-bar" }, choice, legend),
     curves,
-    element(
-      "p",
-      { class: "t2r-help" },
-      "Left and right arrow keys: one epoch; Home and End: the first and the last; space: play. A click on the curve goes there.",
-    ),
+    element("p", { class: "t2r-help" }, HELP),
   );
   el.append(root);
   makeRows();

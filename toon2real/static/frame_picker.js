@@ -1,10 +1,14 @@
-// FramePicker: tiles of shots or frames, to keep and to reject. pick_page.js uses the same `picker` on a page of its own.
+// FramePicker: tiles of shots or frames, to keep and to reject. pick_page.js has the same `picker` on its page.
 
 const GAP = 8;
 const CAPTION = 38; // pixels under a picture
 const MOST_PICTURES = 2000; // pictures that the browser keeps
 
 const ORDERS = { time: "time", near: "nearest to threshold", like: "like my picks" };
+
+const HELP =
+  "Click a tile, Shift-click or Shift-arrows for several. k: keep, x: reject, c: leave to the filters, z: undo, " +
+  "Enter: open a shot, Escape: back. ";
 
 // `source` knows: help (words), state(), send(command), rows(offset, count), pictures(frames) -> {frame: address},
 // and, where addresses cost memory, forget(address).
@@ -457,14 +461,11 @@ function picker(root, source) {
   return { drawState, close: () => resized.disconnect() };
 }
 
-const HELP =
-  "Click a tile, Shift-click or Shift-arrows for several. k: keep, x: reject, c: leave to the filters, z: undo, Enter: open a shot, Escape: back. ";
-
 function render({ model, el }) {
   const root = element("div", { class: "t2r t2r-picker", role: "group", "aria-label": "Pick frames" });
   const { ask, close } = questions(model);
   const source = {
-    help: `${HELP}Each decision is in the catalogue at once. Keeping a shot keeps those of its frames that the filters leave.`,
+    help: HELP + "Each decision is in the catalogue at once. Keeping a shot keeps what the filters leave of it.",
     state: () => model.get("state"),
     send: (command) => model.send(command),
     rows: async (offset, count) => (await ask({ kind: "rows", offset, count })).rows,

@@ -81,25 +81,31 @@ function render({ model, el }) {
   };
 }
 
-// On a page of its own: the trials and pictures stand in the page, the answers are kept by the browser and saved as a file.
+// On a page of its own: trials and pictures stand in the page, answers are kept by the browser and saved as a file.
 function standalone(root, { trials, pictures, study: id, participant }) {
   root.classList.add("t2r-human");
   const storage = `toon2real study ${id}`;
   let answers = JSON.parse(localStorage.getItem(storage) ?? "[]");
-  const nobody = `somebody ${Math.random().toString(36).slice(2, 6)}`;
+  const somebody = () => `somebody ${Math.random().toString(36).slice(2, 6)}`;
+  let nameless = somebody();
   const who = element("input", {
     type: "text",
     value: participant,
     placeholder: "Your name",
     "aria-label": "Your name",
   });
-  const save = () => saveJson("answers.json", { study: id, participant: who.value.trim() || nobody, answers });
+  const save = () => saveJson("answers.json", { study: id, participant: who.value.trim() || nameless, answers });
   const keep = (given) => {
     answers = given;
     localStorage.setItem(storage, JSON.stringify(answers));
     next();
   };
-  const forget = () => confirm("Forget the answers that were given on this page?") && keep([]);
+  const forget = () => {
+    if (!confirm("Forget the answers that were given on this page?")) return;
+    who.value = "";
+    nameless = somebody();
+    keep([]);
+  };
   const show = study(root, {
     picture: async (key) => pictures[key],
     answer: (given) => keep([...answers, { ...given, at: new Date().toISOString() }]),

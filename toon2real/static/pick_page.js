@@ -1,5 +1,5 @@
-// The picker on a page of its own, after frame_picker.js: all frames stand in the page, decisions are kept by the browser
-// and saved as a file.
+// The picker on a page of its own, after frame_picker.js: all frames stand in the page, decisions are kept by the
+// browser and saved as a file.
 
 function standalone(root, data) {
   const storage = `toon2real picks ${data.catalogue}`;
@@ -9,9 +9,8 @@ function standalone(root, data) {
   const batches = [];
   const before = [];
   let shown = {
-    // the frames of `ids` as tiles
     view: { tab: "kept", order: "time", film: null, shots: true, shot: null },
-    ids: [],
+    ids: [], // frames, in order: a tile each
   };
   let [version, decided, told] = [0, 0, ""];
 
