@@ -18,7 +18,6 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -350,37 +349,50 @@ def epoch_order(
     return Order(order[:n] % n_c, photos, *crops, *flips)
 
 # %% ../nbs/12_data.ipynb #6c5d3357
-class _Crops:
-    "Batches from a map: `resident` in the memory of a GPU, or left where it is, in memory or on disk"
+class _OnDevice:
+    "Batches from a map in device memory"
 
-    def __init__(self, domain: Domain, side: int, device: torch.device, resident: bool):
-        self.stored, self.side, self.device, self.resident = domain.side, side, device, resident
-        self.put = partial(torch.tensor, device=device) if resident else np.asarray
-        self.pixels, self.columns = self.put(domain.images.reshape(-1, 3)), self.put(np.arange(side))
+    def __init__(self, domain: Domain, side: int, device):
+        self.stored, self.side = domain.side, side
+        images = torch.empty(domain.images.shape, dtype=torch.uint8, device=device)
+        for i in range(0, len(domain), 1024):
+            images[i : i + 1024] = torch.tensor(domain.images[i : i + 1024])
+        self.pixels = images.view(-1, 3)
+        self.columns = torch.arange(side, device=device)
         self.rows = (self.columns * self.stored)[:, None]
 
     def epoch(self, index, crop, flip):
         "Where each sample starts, and whether its columns run to the right (1) or to the left (-1)"
         first = (index * self.stored + crop[:, 0]) * self.stored + crop[:, 1] + flip * (self.side - 1)
-        self.start, self.sign = (self.put(numbers[:, None, None]) for numbers in (first, 1 - 2 * flip))
+        numbers = torch.tensor(np.stack([first, 1 - 2 * flip]).astype(np.int64), device=self.pixels.device)
+        self.start, self.sign = numbers[..., None, None]
 
     def batch(self, part: slice) -> torch.Tensor:
-        pixels = self.pixels[self.start[part] + self.rows + self.sign[part] * self.columns]
-        if self.resident:
-            return to_float(pixels)
-        if self.device.type == "cpu":
-            return _floats(pixels)
-        pixels = torch.from_numpy(pixels)
-        pinned = pixels.pin_memory() if self.device.type == "cuda" else pixels
-        return to_float(pinned.to(self.device, non_blocking=True))
+        return to_float(self.pixels[self.start[part] + self.rows + self.sign[part] * self.columns])
 
+# %% ../nbs/12_data.ipynb #f6064868
+class _OnHost:
+    "Batches from a map in host memory or on disk"
 
-def _floats(pixels: np.ndarray) -> torch.Tensor:
-    "`to_float` in the calling thread"
-    x = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
-    x /= 127.5
-    x -= 1
-    return torch.from_numpy(x)
+    def __init__(self, domain: Domain, side: int, device):
+        self.images, self.side, self.device = domain.images, side, device
+
+    def epoch(self, index, crop, flip):
+        self.table = index, crop, flip
+
+    def batch(self, part: slice) -> torch.Tensor:
+        table = [column[part] for column in self.table]
+        shape = len(table[0]), 3, self.side, self.side
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        for sample, index, (top, left), flip in zip(pixels.numpy(), *table):
+            cut = self.images[index, top : top + self.side, left : left + self.side]
+            sample[:] = (cut[:, ::-1] if flip else cut).transpose(2, 0, 1)
+        if self.device.type != "cpu":
+            return pixels.to(self.device, non_blocking=True).float().div_(127.5).sub_(1)
+        x = pixels.numpy().astype(np.float32)
+        x /= 127.5
+        x -= 1
+        return torch.from_numpy(x)
 
 # %% ../nbs/12_data.ipynb #35e06bba
 def _fits(domains, device) -> bool:
@@ -416,7 +428,8 @@ class Pairs:
         self.steps = math.ceil(max(len(cartoon), len(photo)) / batch)
         self.samples = self.steps * batch  # of an epoch
         self.resident = _fits((cartoon, photo), self.device)
-        self._c, self._r = (_Crops(domain, side, self.device, self.resident) for domain in (cartoon, photo))
+        source = _OnDevice if self.resident else _OnHost
+        self._c, self._r = (source(domain, side, self.device) for domain in (cartoon, photo))
         self._epoch = None
 
     def __len__(self):
