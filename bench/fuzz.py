@@ -17,6 +17,7 @@ time, processor seconds and memory are limited. Verdicts:
     hang        no end within the limit
     silent      success, but results and named failures are fewer than inputs
     outside     something was written, changed or run that was not asked for
+    steers      control characters of a stranger reached the terminal
 """
 
 import argparse
@@ -28,6 +29,7 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
@@ -47,6 +49,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from toon2real import curate, experiment, figures, photos, report, translate  # noqa: F401 - imported once, for all
+from toon2real.catalogue import Catalogue
 from toon2real.cli import main as command_line
 from toon2real.cyclegan import toon2real
 from toon2real.data import Domain
@@ -55,9 +58,10 @@ from toon2real.runs import Run, commit
 from toon2real.scenes import scene, scenes
 from toon2real.training import Trainer
 from toon2real.translate import Translator
+from toon2real.widgets import CompareSystems, EpochStepper, FramePicker, HumanStudy, study_results, take_answers
 
 LIMIT = 3600  # seconds, on a busy machine; 60 of the processor
-VERDICTS = "fine", "clean", "no name", "traceback", "hang", "silent", "outside"
+VERDICTS = "fine", "clean", "no name", "traceback", "hang", "silent", "outside", "steers"
 PICTURES = {"png": "PNG", "jpg": "JPEG", "gif": "GIF", "webp": "WEBP", "bmp": "BMP", "tif": "TIFF", "ppm": "PPM"}
 JUNK = ["", "null", "[]", "{}", "0", '"x"', "\0", "file,group\n,\n", "a,b\n1\n1,2,3\n", "\x1b[2J", "é" * 9, "NaN", "-1"]
 WEIRD = [
@@ -137,6 +141,9 @@ def prepare(home: Path):
     val = [Domain.open(home / name, 64, cache=home / "cache", progress=False) for name in ("cartoon", "photo")]
     options = dict(evaluate_every=1, extractor="simple", progress=False)
     Trainer(recipe, *folders, home / "run", val=val, **options).fit()
+    with Catalogue(home / "c.sqlite") as catalogue:
+        catalogue.add(home / "cartoon", progress=False)
+        catalogue.db.execute("PRAGMA journal_mode=DELETE")  # one file, to be copied
     weights = next((home / "run" / "weights").iterdir())
     shutil.copy(weights, home / "w.safetensors")
     torch.save(load_tensors(weights.read_bytes()), home / "w.pth")
@@ -325,9 +332,8 @@ def spoilt_run_reading(rng, here, home):
 
     def read():
         run = Run(here / "run")
-        for look in rng.sample(
-            [repr, lambda r: r.history, lambda r: r.best, lambda r: r.system(), lambda r: r.samples()], 3
-        ):
+        looks = [repr, Run._repr_html_, EpochStepper, lambda r: r.system(), lambda r: r.samples(), lambda r: r.progress]
+        for look in rng.sample([*looks, lambda r: r.history, lambda r: r.best], 3):
             look(run)
         Translator.load(here / "run", device="cpu")
 
@@ -391,6 +397,67 @@ def catalogues(rng, here, home):
     chosen = options(rng, **known) if rng.random() < 0.5 else []
     args = ["curate", "c.sqlite", "--sources", "in", "--export", "out", *chosen, "--no-progress"]
     return Case(args, names=(*names, *values(chosen), "c.sqlite", "in"), writes=("out", "c.sqlite"))
+
+
+@maker
+def cells(rng, here, home):
+    "A stranger's catalogue: one cell, or a setting, is of another kind"
+    shutil.copy(home / "c.sqlite", here / "c.sqlite")
+    with sqlite3.connect(here / "c.sqlite") as db:
+        table = rng.choice(["films", "frames", "about"])
+        fields = [row[1] for row in db.execute(f"PRAGMA table_info({table})") if row[1] not in ("id", "film")]
+        value = rng.choice([None, -1, 10**15, 1e300, "x", "../../x", b"\xff", "\x1b[2J", "null", '{"dark": []}'])
+        db.execute(f'UPDATE OR IGNORE {table} SET "{rng.choice(fields)}"=?', (value,))
+        if table == "about":
+            db.execute("INSERT OR REPLACE INTO about VALUES('thresholds', ?)", (value,))
+    db.close()
+    asked = rng.choice([["--films"], ["--export", "out"], ["--sheet", "out"], ["--pick", "out/p.html"], ["--val", "0"]])
+    args = ["curate", "c.sqlite", *asked, "--no-progress"]
+    return Case(args, names=("c.sqlite", "cartoon"), writes=("out", "c.sqlite"))
+
+
+@maker
+def answers(rng, here, home):
+    "A file of answers to a study, or what a page gave back, that is not as it was"
+    pixels = np.zeros((2, 16, 16, 3), np.uint8)
+    study = HumanStudy({"a": pixels, "b": pixels + 1}, pixels, here / "a.jsonl", photos=pixels, trials=4)
+    kept = {"study": study.study, "participant": "p", "trial": 0, "question": "photo", "image": 0}
+    kept |= {"left": "a", "right": "b", "chosen": "a", "seconds": 1.0}
+    page = {"study": study.study, "participant": "p", "answers": [{"trial": 1, "chosen": 0, "seconds": 1.0}]}
+    whole = {"a.jsonl": kept, "page.json": page}
+    name = rng.choice(list(whole))
+    for file, told in whole.items():
+        (here / file).write_text(json.dumps(deranged(rng, told) if file == name else told) + "\n")
+    if rng.random() < 0.3:
+        (here / name).write_bytes(mangle(rng, (here / name).read_bytes()))
+
+    def read():
+        study_results(here / "a.jsonl", reps=2)
+        take_answers(study, here / "page.json")
+        study_results(here / "a.jsonl", reps=2)
+
+    return Case(call=read, names=("a.jsonl", "page.json"), writes=("a.jsonl", "page.json"))
+
+
+@maker
+def pages(rng, here, home):
+    "Messages of a page that is out of date, or a stranger's"
+    shutil.copy(home / "c.sqlite", here / "c.sqlite")
+    told = {"number": 1, "key": "0/0", "offset": 0, "count": 9, "frames": [1], "version": 1, "tiles": [0], "keep": True}
+    told |= {"tab": "kept", "order": "time", "film": None, "shots": True, "shot": None, "name": "dark", "value": 0.1}
+    kinds = ["rows", "pictures", "view", "back", "decide", "film", "undo", "threshold", "picture", "own", "nothing"]
+    messages = [deranged(rng, told | {"kind": rng.choice(kinds)}) for _ in range(6)]
+
+    def heard():
+        picker = FramePicker(here / "c.sqlite")
+        compared = CompareSystems({"same": lambda image: image}, np.zeros((2, 16, 16, 3), np.uint8))
+        for message in filter(lambda one: isinstance(one, dict), messages):
+            picker._hear(picker, message, [b"x"])
+            compared._hear(compared, message, [b"x"])
+        compared.image = rng.choice([-1, 1, 10**15])
+        picker.close()
+
+    return Case(call=heard, names=("c.sqlite",), writes=("c.sqlite",))
 
 
 @maker
@@ -500,6 +567,8 @@ def verdict(case: Case, code: int | None, out: str, err: str, changed: bool, her
     named = any(name and (name in said or printable(name) in said) for name in case.names)
     if code is None or code == -signal.SIGXCPU:
         return "hang"
+    if case.args and printable(said, "\r\n\t") != said:
+        return "steers"
     if changed:
         return "outside"
     if "Traceback" in err or code not in (0, 1, 2, 130):
