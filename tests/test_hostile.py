@@ -627,6 +627,7 @@ def test_names_in_tables_and_figures_are_text(run, tmp_path, monkeypatch):
         (lambda x: frechet_distance([0, 0], [[1, 5], [0, 1]], [0, 0], np.eye(2)), "cov1 is no covariance"),
         (lambda x: frechet_distance([0, 0], np.eye(2), [0, 0], -np.eye(2)), "eigenvalue -1"),
         (lambda x: Domain.open("scenes:cartoon:0-99999999999", 32), "1,000,000 at most"),
+        (lambda x: Domain.open("scenes:photo:0-1@0", 32), "'scenes:photo:0-1@0': side=0"),
     ],
 )
 def test_numbers_that_make_no_sense_are_named(call, told):

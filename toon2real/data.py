@@ -256,7 +256,10 @@ def _drawn(source: str, side: int, cache) -> _Pile:
     kind, first, last, drawn = match[1], int(match[2]), int(match[3]), int(match[4] or 128)
     if last - first >= 1_000_000:
         raise DataError(f"{source!r} is {last - first + 1:,} scenes: name 1,000,000 at most")
-    check_scene(kind, drawn)
+    try:
+        check_scene(kind, drawn)
+    except ValueError as error:
+        raise DataError(f"{source!r}: {error}") from error
     seeds = {f"{kind}_{seed:05}.png": seed for seed in range(first, last + 1)}
 
     def read(name):
