@@ -165,6 +165,24 @@ study
 """
 
 
+def test_compare_systems_in_one_line(lab, page):
+    "A fresh install, no arguments: the shipped systems on embedded scenes, with the truth beside them"
+    open_notebook(page, lab, "one_line", "from toon2real.widgets import CompareSystems\nCompareSystems()")
+    root = page.locator(".t2r-compare")
+    root.wait_for()
+    shown = "[...document.querySelectorAll('.t2r-panels img')].every(i => i.dataset.image === '{}')"
+    page.wait_for_function(shown.format(0))
+    assert root.locator("figcaption").all_inner_texts() == ["Input", "UNIT", "Cartoon-to-real", "toon2real", "Truth"]
+    assert "error" in root.locator(".t2r-measure").nth(3).inner_text()
+    for picture in (1, 2, 3):
+        root.press("ArrowRight")
+        page.wait_for_function(shown.format(picture))
+    root.press("s")
+    root.locator(".t2r-swiper img").last.wait_for()
+    page.wait_for_function("[...document.querySelectorAll('.t2r-swiper img')].every(i => i.dataset.image === '3')")
+    keep_picture(page, root, "compare_systems")
+
+
 def test_human_study(lab, page, tmp_path):
     out, html = tmp_path / "answers.jsonl", tmp_path / "study.html"
     open_notebook(page, lab, "study", STUDY.format(out=str(out), page=str(html)))
