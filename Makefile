@@ -37,7 +37,7 @@ notebooks: $(VENV)/.dev
 	$(BIN)/python nbs/_badges.py
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 	cd nbs && for n in *.ipynb tutorials/*.ipynb; do $(ONE) jupyter nbconvert --to notebook --execute --ExecutePreprocessor.store_widget_state=False --inplace "$$n" || exit 1; done
-	$(BIN)/nbdev-export && $(BIN)/nbdev-clean
+	$(BIN)/python nbs/_badges.py && $(BIN)/nbdev-export && $(BIN)/nbdev-clean
 
 $(VENV)/.installed: settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f'Python 3.11 or newer is needed, {v.major}.{v.minor} found: make PYTHON=/path/to/python3.11')"
