@@ -9,8 +9,11 @@ from queue import Empty
 
 import pytest
 
+from toon2real.cyclegan import toon2real
+from toon2real.progress import Callback
 from toon2real.runs import Run, RunError
 from toon2real.scenes import write_scenes
+from toon2real.training import Trainer
 
 CLI = [sys.executable, "-c", "import sys; from toon2real.cli import main; sys.exit(main())", "train"]
 SMALL = ["toon2real", "--width", "8", "--blocks", "1", "--side", "64", "--epochs", "50", "--decay-epochs", "0"]
@@ -165,3 +168,24 @@ def test_a_cell_is_interrupted_and_run_again(tmp_path):
     finally:
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
+
+
+class Slow(Callback):
+    "Takes its time to show itself"
+
+    shown = False
+
+    def begin(self, trainer):
+        time.sleep(0.3)
+        self.shown = True
+
+
+def test_callbacks_have_begun_when_fit_returns(tmp_path):
+    "So that a monitor stands below the cell that started the training, not below the next"
+    slow, recipe = Slow(), toon2real.tiny(width=8, blocks=1, epochs=1, decay_epochs=0)
+    options = {"callbacks": [slow], "progress": False}
+    trainer = Trainer(recipe, "scenes:cartoon:0-3@72", "scenes:photo:4-7@72", tmp_path / "run", **options)
+    handle = trainer.fit(background=True)
+    assert slow.shown
+    handle.stop()
+    handle.wait()
