@@ -18,6 +18,7 @@ from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.data import Domain, choose
 from toon2real.experiment import against_truth, judge_run
 from toon2real.images import to_tensor
+from toon2real.generator import convolutions, raw_weight
 from toon2real.losses import generator_loss
 from toon2real.patchwise import patchwise
 from toon2real.progress import LUMA, Callback, luma_correlation
@@ -32,7 +33,8 @@ EVERY = 100  # steps between two looks
 
 
 class Trace(Callback):
-    "Step, luma correlation, and the gradient that the judge of photographs gives the fake, every `EVERY` steps"
+    """Every `EVERY` steps: step, luma correlation, the norm of the gradient that the judge of photographs gives the
+    fake, and the largest singular value of each of its kernels, as they are before spectral normalization"""
 
     def __init__(self, path: Path):
         self.path = path
@@ -52,7 +54,13 @@ class Trace(Callback):
         picture = to_tensor(fake[:4]).requires_grad_()
         (slope,) = torch.autograd.grad(generator_loss(judge(picture)), picture)
         judge.train()
-        return [*row, float(slope.norm())]
+        sigmas = [spectral_norm(raw_weight(conv)) for conv in convolutions(judge)]
+        return [*row, float(f"{slope.norm():.4g}"), sigmas]
+
+
+def spectral_norm(kernel):
+    "The largest singular value of a kernel, its outputs as rows"
+    return round(float(torch.linalg.matrix_norm(kernel.detach().flatten(1), 2)), 3)
 
 
 def pictures(options):
