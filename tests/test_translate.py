@@ -11,6 +11,7 @@ import time
 import warnings
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 import av
 import numpy as np
 import pytest
@@ -668,6 +669,29 @@ def test_names(tiny, tmp_path, monkeypatch):
     assert str(home / "beech.safetensors") in str(e.value)
     with pytest.raises(RunError, match="not a run"):
         Translator.load(tmp_path)
+
+
+def test_weights_from_the_hub(tiny, tmp_path, monkeypatch):
+    save_weights(tmp_path / "owner/beaches/v1/beach.safetensors", tiny)
+    hub = ModuleType("huggingface_hub")  # what the library asks of it; nothing here reaches the network
+
+    def download(repository, file):
+        if not (tmp_path / repository / file).is_file():
+            raise FileNotFoundError(f"404: no {file} in {repository}")
+        return str(tmp_path / repository / file)
+
+    hub.hf_hub_download = download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    picture = scene(1, side=32)
+    want = Translator.load(tmp_path / "owner/beaches/v1/beach.safetensors", device="cpu")(picture)
+    got = Translator.load("hf://owner/beaches/v1/beach.safetensors", device="cpu")(picture)
+    assert np.array_equal(got, want)
+    for wrong in ("hf://owner/beaches/no.safetensors", "hf://owner"):
+        with pytest.raises(RunError, match=f"{wrong} cannot be fetched .*owner/repository/file"):
+            Translator.load(wrong)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(RunError, match="pip install huggingface_hub"):
+        Translator.load("hf://owner/beaches/v1/beach.safetensors")
 
 
 CLONE = Path(__file__).parents[1] / "weights"

@@ -335,6 +335,9 @@ def load_reference(path: Path) -> System:
     return OneWay(G, Path(path).stem).eval()
 
 # %% ../nbs/26_translate.ipynb #393f259c
+HUB = "hf://"
+
+
 def _weight_folders() -> list[Path]:
     "Where names are looked up: the folder TOON2REAL_WEIGHTS, and `weights` in a clone of the repository"
     home = os.environ.get("TOON2REAL_WEIGHTS")
@@ -349,11 +352,26 @@ def _held(folder: Path) -> str:
     names = sorted({file.stem for file in files if file.is_dir() or file.suffix in (".safetensors", ".pth")})
     return f"{folder} has {', '.join(names) or 'no weights'}"
 
+
+def _from_hub(address: str) -> Path:
+    "The file at `hf://owner/repository/file`, fetched once into the hub's own cache"
+    owner, repository, file = (address.removeprefix(HUB).split("/", 2) + ["", ""])[:3]
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(f"{owner}/{repository}", file))
+    except ImportError as e:
+        raise RunError(f"{address}: pip install huggingface_hub to load from there") from e
+    except (OSError, ValueError) as e:
+        raise RunError(f"{address} cannot be fetched (an address is {HUB}owner/repository/file): {e}") from e
+
 # %% ../nbs/26_translate.ipynb #7889d3fd
 def find_weights(source) -> Path:
     """The path of a run or weights file: "toon2real", "cartoon2real" or "unit" (they come with the library), `source`
-    itself, or what has that name in the folder TOON2REAL_WEIGHTS or in `weights` of a clone of the repository.
-    RunError lists where it was looked for."""
+    itself, or what has that name in the folder TOON2REAL_WEIGHTS or in `weights` of a clone of the repository;
+    "hf://owner/repository/file" is fetched from the Hugging Face Hub. RunError lists where it was looked for."""
+    if str(source).startswith(HUB):
+        return _from_hub(str(source))
     shipped = SHIPPED / Path(source).name
     if shipped.is_dir() and str(source) == shipped.name and not (Path(source) / "run.json").exists():
         return shipped
@@ -703,7 +721,7 @@ def translate_command(
 
     Args:
         source: A run's folder, a weights file (.safetensors, or .pth of the public CycleGAN reference), or the name
-            of shipped weights or of some in the folder TOON2REAL_WEIGHTS.
+            of shipped weights or of some in the folder TOON2REAL_WEIGHTS, or hf://owner/repository/file.
         inputs: Images, videos, folders.
         out: A folder for the results; for one image or one video also the name of the result.
         direction: Cartoons to photos, or photos to cartoons.
