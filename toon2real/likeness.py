@@ -11,11 +11,9 @@ __all__ = ['TABS', 'likeness', 'Likeness', 'static_page', 'when', 'credit', 'pic
 import hashlib
 import json
 import random
-import sqlite3
 import threading
 from base64 import b64encode
 from collections.abc import Callable
-from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,7 +22,7 @@ import pandas as pd
 
 from .catalogue import Catalogue, CurateError
 from .picks import FILTERS, Picks
-from .features import Inception, WeightsMissing
+from .features import Inception, WeightsMissing, features
 from .images import open_image, write_atomic
 
 # %% ../nbs/36_likeness.ipynb #9efb9445
@@ -40,29 +38,6 @@ def likeness(
     scatter = taught.T @ taught
     ridge = 0.1 * np.trace(scatter) / len(taught) * np.eye(len(scatter))  # a tenth of the points' mean squared length
     return points @ np.linalg.solve(scatter + ridge, taught.T @ said[said != 0])
-
-# %% ../nbs/36_likeness.ipynb #0fc6a694
-_SEEN = """CREATE TABLE IF NOT EXISTS likeness(
-    picture TEXT, network TEXT, features BLOB, PRIMARY KEY(picture, network))"""
-
-
-def _see(db: sqlite3.Connection, extractor, jpegs: list[bytes]) -> np.ndarray:
-    "Features of these pictures, from the catalogue where it has them"
-    names = [hashlib.blake2b(jpeg, digest_size=16).hexdigest() for jpeg in jpegs]
-    network = extractor.key(extractor.dims)
-
-    def kept():
-        query = "SELECT features FROM likeness WHERE picture=? AND network=?"
-        return [db.execute(query, (name, network)).fetchone() for name in names]
-
-    missing = {name: jpeg for name, jpeg, row in zip(names, jpegs, kept()) if row is None}
-    if missing:
-        pixels = [np.array(open_image(jpeg)) for jpeg in missing.values()]
-        seen = extractor(pixels)[extractor.dims].cpu().numpy().astype(np.float32)
-        with db:
-            rows = [(name, network, row.tobytes()) for name, row in zip(missing, seen)]
-            db.executemany("INSERT OR IGNORE INTO likeness VALUES(?, ?, ?)", rows)
-    return np.stack([np.frombuffer(row[0], np.float32) for row in kept()])
 
 # %% ../nbs/36_likeness.ipynb #0624da20
 class Likeness:
@@ -101,12 +76,10 @@ class Likeness:
     def _look(self):
         try:
             self.extractor = self.extractor or Inception()
-            with closing(sqlite3.connect(self.picks.catalogue.path, timeout=60)) as db:
-                db.execute(_SEEN)
-                for batch in self._batches(8):
-                    seen = _see(db, self.extractor, self.picks.thumbnails(batch))
-                    self.features |= dict(zip(batch, seen))
-                    self.told()
+            for batch in self._batches(8):
+                for frame, jpeg in zip(batch, self.picks.thumbnails(batch)):
+                    self.features[frame] = features([open_image(jpeg)], extractor=self.extractor, cache=True)[0]
+                self.told()
         except WeightsMissing as error:
             self.problem = f"no order by likeness: {str(error).splitlines()[0]} TOON2REAL_INCEPTION may name a file."
         except Exception as error:  # the thread's end must be seen; picking goes on without it
