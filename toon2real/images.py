@@ -7,11 +7,12 @@ Docs: https://toon2real.github.io/toon2real/images.html.md"""
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'MAX_PIXELS', 'MAX_BYTES', 'ImageError', 'printable', 'open_regular', 'upright', 'open_image',
            'walk', 'list_images', 'check_pixels', 'check_tensor', 'to_float', 'to_tensor', 'to_uint8', 'to_pil',
-           'resize', 'grid', 'jpeg_bytes', 'png_bytes', 'WriteError', 'atomic', 'write_atomic', 'utf8', 'in_background',
-           'show']
+           'resize', 'grid', 'jpeg_bytes', 'png_bytes', 'WriteError', 'atomic', 'write_atomic', 'utf8', 'check_shape',
+           'read_json', 'in_background', 'show']
 
 # %% ../nbs/00_images.ipynb #b52f3dce
 import io
+import json
 import math
 import os
 import re
@@ -409,6 +410,36 @@ def write_atomic(path: Path, data: bytes):
 def utf8(text: str) -> bytes:
     "Text for a file; bytes of a name that are no UTF-8 are spelled out, as JSON reads them back"
     return text.encode("utf-8", "backslashreplace")
+
+# %% ../nbs/00_images.ipynb #js000002
+def check_shape(
+    told,  # what JSON says
+    shape,  # a kind, or several; or {name: shape}, `?` behind names that may be absent, "*" for all that are not named
+    name: str = "it",  # what an error calls it
+):
+    "ValueError unless `told` is of this shape"
+    if not isinstance(told, dict if isinstance(shape, dict) else shape):
+        raise ValueError(f"{name} is {told!r}, which is of another kind")
+    if isinstance(shape, dict):
+        missing = [part for part in shape if part not in told and part[-1] not in "?*"]
+        if missing:
+            raise ValueError(f"{name} lacks {', '.join(missing)}")
+        for part, value in told.items():
+            check_shape(value, shape.get(part) or shape.get(f"{part}?") or shape.get("*", object), part)
+
+
+def read_json(
+    path,
+    shape=dict,  # as for `check_shape`
+):
+    "What a JSON file says. `OSError` where it cannot be read, `ValueError` where it is no JSON, or of another shape"
+    with open_regular(path) as file:
+        try:
+            told = json.load(file)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+    check_shape(told, shape)
+    return told
 
 # %% ../nbs/00_images.ipynb #bg000002
 def in_background(

@@ -23,7 +23,7 @@ import pandas as pd
 from .catalogue import Catalogue, CurateError
 from .picks import FILTERS, Picks
 from .features import Inception, WeightsMissing, features
-from .images import open_image, write_atomic
+from .images import check_shape, open_image, read_json, write_atomic
 
 # %% ../nbs/36_likeness.ipynb #9efb9445
 def likeness(
@@ -233,18 +233,20 @@ def pick_page(
     return paths
 
 # %% ../nbs/36_likeness.ipynb #c1b3f0f0
-def _read_picks(path: Path) -> tuple[str, list]:
+_DECISION = {"film": str, "pts": int, "name": str, "keep": (bool, type(None))}
+
+
+def _read_picks(path: Path) -> tuple[str | None, list]:
     "(who, [((film's content, pts, name), keep)]) of a page's file; `CurateError` names what is wrong"
     try:
-        given = json.loads(Path(path).read_text(encoding="utf-8"))
-        known = {True: True, False: False, None: None}
-        decisions = [((str(d["film"]), int(d["pts"]), str(d["name"])), known[d["keep"]]) for d in given["decisions"]]
-        return str(given.get("who") or ""), decisions
+        given = read_json(path, {"who?": (str, type(None)), "decisions": list})
+        for decision in given["decisions"]:
+            check_shape(decision, _DECISION)
     except OSError as e:
-        raise CurateError(f"{path}: cannot be read ({e.strerror}): check the path") from e
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
-        why = f"{type(e).__name__}: {e}"
-        raise CurateError(f"{path}: is no file of picks ({why}): save it from the page again") from e
+        raise CurateError(f"{path}: cannot be read ({e.strerror or e}): check the path") from e
+    except ValueError as e:
+        raise CurateError(f"{path}: is no file of picks ({e}): save it from the page again") from e
+    return given.get("who"), [((d["film"], d["pts"], d["name"]), d["keep"]) for d in given["decisions"]]
 
 # %% ../nbs/36_likeness.ipynb #7839c9be
 _DONE = {True: "frames kept", False: "rejected", None: "left to the filters"}
@@ -260,7 +262,7 @@ def take_picks(
     ids = {tuple(frame): id for *frame, id in cat.db.execute(query)}
     found = {keep: [ids[frame] for frame, said in decisions if said is keep and frame in ids] for keep in _DONE}
     for keep, frames in found.items():
-        cat.decide(frames, keep, who or None)
+        cat.decide(frames, keep, who)
     told = ", ".join(f"{len(found[keep])} {done}" for keep, done in _DONE.items())
     lost = len(decisions) - sum(map(len, found.values()))
     return f"{path}: {told}" + (f"; {lost} are not in this catalogue" if lost else "")

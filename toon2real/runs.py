@@ -38,10 +38,12 @@ from . import __version__
 from .generator import read_state
 from toon2real.images import (
     WriteError,
+    check_shape,
     jpeg_bytes,
     open_image,
     open_regular,
     png_bytes,
+    read_json,
     to_tensor,
     to_uint8,
     utf8,
@@ -124,10 +126,9 @@ def read_about(path: Path) -> dict:
     metadata, _ = _header(path)
     try:
         about = json.loads(metadata.get("toon2real", "null"))
+        check_shape(about, {"recipe": dict})
     except (ValueError, RecursionError) as e:
-        raise RunError(f"{path} is damaged ({e}): copy or download it again") from e
-    if not isinstance(about, dict) or not isinstance(about.get("recipe"), dict):
-        raise RunError(f"{path} holds no recipe: it was not written by toon2real")
+        raise RunError(f"{path} holds no recipe ({e}): it was not written by toon2real, or is damaged") from e
     return about
 
 
@@ -224,47 +225,32 @@ def environment(device="cpu") -> dict:
 SHIPPED = Path(str(files("toon2real"))) / "shipped"
 
 # %% ../nbs/21_runs.ipynb #ec80d229
-_MAY = {"until": int, "created": str, "command": (list, type(None))}  # what run.json may say beside its parts
-_PARTS = {  # what each part has, and of which kind it is
-    "options": {},
-    "data": {"cartoon": dict, "photo": dict},
-    "samples": {"cartoon": dict, "photo": dict},
-    "judge": {
-        **dict.fromkeys(("metric", "main", "extractor", "images"), str),
-        **dict.fromkeys(("n", "seed"), int),
-        **dict.fromkeys(("available", "untranslated", "floor"), dict),
-    },
-    "environment": {"torch": str, "device": str, "threads": int},
+_TEXT = str, type(None)
+_FACTS = {"*": (*_TEXT, int, float)}
+_DOMAIN = {"source": _TEXT, "images": int, "hash": str}
+_SAMPLES = {"hash": str}
+_LINES = "metric", "main", "extractor", "images"  # what tables and figures show
+_ABOUT = {  # what run.json may say
+    "recipe": dict,
+    "until?": int,
+    "created?": str,
+    "command?": (list, type(None)),
+    "options?": _FACTS,
+    "environment?": {"torch": str, "device": str, "threads": int} | _FACTS,
+    "data?": {"cartoon": _DOMAIN, "photo": _DOMAIN, "*": _DOMAIN},
+    "samples?": {"cartoon": _SAMPLES, "photo": _SAMPLES},
+    "judge?": dict.fromkeys(_LINES, str)
+    | {"n": int, "seed": int, "available": dict, "untranslated": dict, "floor": dict},
 }
-_DOMAIN = {"source": (str, type(None)), "images": int, "hash": str}
 
 
-def _check_about(about):
-    "ValueError unless `about` is what a run.json may say"
-    _check_part("it", about, {"recipe": dict})
-    _check_part("it", about, {name: kind for name, kind in _MAY.items() if name in about})
-    for name in _PARTS.keys() & about.keys():
-        _check_part(name, about[name], _PARTS[name])
-    for name, domain in about.get("data", {}).items():
-        _check_part(name, domain, _DOMAIN)
-    for name, domain in about.get("samples", {}).items():
-        _check_part(f"samples of {name}", domain, {"hash": str})
-    texts = [text for text in about.get("judge", {}).values() if isinstance(text, str)]
-    if not all(text.isprintable() for text in texts):
-        raise ValueError(f"judge has control characters in {', '.join(map(repr, texts))}")
-    for name in {"options", "environment"} & about.keys():
-        _check_part(name, about[name], dict.fromkeys(about[name], (str, int, float, type(None))))
-
-
-def _check_part(what: str, part, kinds: dict):
-    "ValueError unless a part has what `kinds` names, each of its kind"
-    if not isinstance(part, dict):
-        raise ValueError(f"{what} is {part!r}, which is no dict")
-    for name, kind in kinds.items():
-        if name not in part:
-            raise ValueError(f"{what} lacks {name}")
-        if not isinstance(part[name], kind):
-            raise ValueError(f"{what} has {name}={part[name]!r}, which is of another kind")
+def _read_about(file: Path) -> dict:
+    "What a run.json says; ValueError if that cannot be, or would steer a terminal"
+    about = read_json(file, _ABOUT)
+    texts = [about.get("judge", {}).get(name, "") for name in _LINES]
+    if not "".join(texts).isprintable():
+        raise ValueError(f"judge has control characters in {texts}")
+    return about
 
 # %% ../nbs/21_runs.ipynb #119e4cc0
 class Run:
@@ -274,12 +260,10 @@ class Run:
         self.path = Path(path)
         file = self.path / "run.json"
         try:
-            with open_regular(file) as f:
-                self.about = json.load(f)
-            _check_about(self.about)
+            self.about = _read_about(file)
         except FileNotFoundError:
             raise RunError(f"{self.path} is not a run: it has no run.json") from None
-        except (OSError, ValueError, RecursionError) as e:
+        except (OSError, ValueError) as e:
             raise RunError(f"{file} is damaged ({e}): bring back a copy of it") from e
         if self.about.pop("sha256", None) not in (None, _digest(self.about)):
             warnings.warn(f"{file} was changed after the training wrote it: what it says may be wrong", stacklevel=2)
@@ -394,11 +378,8 @@ def refresh(self: Run) -> Run:
 def progress(self: Run) -> dict | None:
     "Where the training is: state, step, epoch, smoothed losses, pairs a second, seconds left; None if it says nothing"
     try:
-        with open_regular(self.path / "progress.json") as f:
-            told = json.load(f)
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(told, dict):
+        told = read_json(self.path / "progress.json")
+    except (OSError, ValueError):
         return None
     if told.get("state") == "training" and not self.running:
         told["state"] = "cut off"

@@ -23,6 +23,7 @@ import torch.distributed as dist
 from fastcore.basics import patch
 from torch import nn
 from .data import Batch, random_state
+from .images import check_shape
 
 # %% ../nbs/16_system.ipynb #5cb2b8db
 @dataclass(frozen=True)
@@ -110,28 +111,22 @@ def _subclasses(cls: type):
         yield from _subclasses(child)
 
 
-def _check_kinds(cls: type, numbers: dict):
-    "ValueError for a number of another kind than its field's default"
+def _kinds(cls: type) -> dict:
+    "The shape of a recipe's numbers: as `images.check_shape` takes it, by the fields' defaults"
     kinds = {int: int, float: (int, float), str: str, tuple: (list, tuple)}
-    for field in dataclasses.fields(cls):
-        kind = kinds.get(type(field.default), object)
-        if field.name in numbers and not isinstance(numbers[field.name], kind):
-            raise ValueError(
-                f"{cls.__name__}: {field.name}={numbers[field.name]!r} is no {type(field.default).__name__}"
-            )
+    return {f"{field.name}?": kinds.get(type(field.default), object) for field in dataclasses.fields(cls)}
 
 
 def recipe_from_dict(d: dict) -> Recipe:
     "The inverse of `recipe_to_dict`; ValueError for an unknown class or field"
-    if not isinstance(d, dict) or not isinstance(d.get("class"), str):
-        raise ValueError("not a recipe: it has no 'class'")
+    check_shape(d, {"class": str}, "the recipe")
     numbers = dict(d)
     cls = _recipe_class(numbers.pop("class"))
     unknown = numbers.keys() - {field.name for field in dataclasses.fields(cls)}
     if unknown:
         other = "the file was written by another version of toon2real"
         raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}: {other}")
-    _check_kinds(cls, numbers)
+    check_shape(numbers, _kinds(cls))
     return cls(**numbers)
 
 # %% ../nbs/16_system.ipynb #85add9a7
