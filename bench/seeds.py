@@ -1,7 +1,11 @@
 """What several seeds of an ablation say together: `python bench/seeds.py bench/results/scenery.json KID-768 content`
 
 Rows of `bench/ablation.py` that differ in the seed alone make one line: for each measure the mean over the seeds, the
-lowest and the highest, and the exact permutation test against the line whose mean is lowest.
+lowest and the highest, and the exact permutation test against the line whose mean is lowest. Beside the measures of
+the last epoch there are those of the whole training: "lowest luma" (below 0 colours were inverted), "gradient" and
+"sigma" (means over the last ten looks: of the gradient that the judge of photographs gives the fake, and of the
+spectral norm of its kernels before any normalization), "rough" (mean change of slope of the weighted FID from epoch to
+epoch), "late rise" (its last value minus its lowest) and "core_seconds".
 """
 
 import argparse
@@ -31,12 +35,25 @@ def arms(rows):
     return found
 
 
-def line(name, seeds, measure, best):
-    values = [row["last"][measure] for row in seeds.values()]
+def measures(row):
+    "All numbers of a row by name"
+    numbers = {"core_seconds": row["core_seconds"], **row["last"]}
+    if row["trace"]:
+        _, luma, gradients, *sigmas = zip(*row["trace"])
+        numbers |= {"lowest luma": min(luma), "gradient": np.mean(gradients[-10:])}
+        numbers |= {"sigma": np.mean(sigmas[0][-10:])} if sigmas else {}
+    curve = [epoch.get("weighted FID-768") for epoch in row.get("epochs_judged", [])]
+    if len(curve) > 2 and None not in curve:
+        numbers |= {"rough": np.abs(np.diff(curve, n=2)).mean(), "late rise": curve[-1] - min(curve)}
+    return numbers
+
+
+def line(name, found, best):
+    values = list(found.values())
     p = permutation_p(best, values)
     apart = "" if values == best or np.isnan(p) else f"{p:.3f}"
     numbers = f"{np.mean(values):.4g} | {min(values):.4g} to {max(values):.4g}"
-    return f"| {name} | {', '.join(map(str, sorted(seeds)))} | {numbers} | {apart} |"
+    return f"| {name} | {', '.join(map(str, sorted(found)))} | {numbers} | {apart} |"
 
 
 def main():
@@ -45,15 +62,19 @@ def main():
     parser.add_argument("measures", nargs="+", help="names in `last`, such as KID-768")
     options = parser.parse_args()
     found = arms(rows_of(options.file))
+    numbers = {name: {seed: measures(row) for seed, row in seeds.items()} for name, seeds in found.items()}
     for measure in options.measures:
-        judged = {name: seeds for name, seeds in found.items() if all(measure in row["last"] for row in seeds.values())}
-        if not judged:
+        having = {
+            name: {seed: row[measure] for seed, row in seeds.items() if measure in row}
+            for name, seeds in numbers.items()
+        }
+        having = {name: values for name, values in having.items() if values}
+        if not having:
             parser.error(f"no row of {options.file} has {measure!r}")
-        values = [[row["last"][measure] for row in seeds.values()] for seeds in judged.values()]
-        best = min(values, key=np.mean)
+        best = min((list(values.values()) for values in having.values()), key=np.mean)
         print(f"\n| {measure} | seeds | mean | range | p |\n|---|---|---|---|---|")
-        for name, seeds in judged.items():
-            print(line(name, seeds, measure, best))
+        for name, values in having.items():
+            print(line(name, values, best))
 
 
 if __name__ == "__main__":
