@@ -170,11 +170,11 @@ def test_a_changed_folder_gets_a_new_map(tmp_path):
     )  # an open map outlives its files
 
 
-@pytest.mark.parametrize("harm", ["shorten", "pixels", "about", "remove"])
+@pytest.mark.parametrize("harm", ["shorten", "pixels", "about", "name", "remove"])
 def test_damaged_map_is_made_again(tmp_path, harm):
     src, cache = folder(tmp_path / "src", 5), tmp_path / "cache"
     d = Domain.open(src, 32, cache=cache)
-    want, pixels = d.hash, d.images.copy()
+    want, names, pixels = d.hash, d.names, d.images.copy()
     del d
     b = next(cache.iterdir())
     if harm == "shorten":
@@ -185,10 +185,13 @@ def test_damaged_map_is_made_again(tmp_path, harm):
             f.write(b"xyz")
     elif harm == "about":
         (b / "about.json").write_text("{")
+    elif harm == "name":
+        about = b / "about.json"
+        about.write_text(about.read_text().replace(names[0], f"x{names[0][1:]}"))
     else:
         (b / "images.bin").unlink()
     d = Domain.open(src, 32, cache=cache)
-    assert d.hash == want and (d.images == pixels).all()
+    assert (d.hash, d.names) == (want, names) and (d.images == pixels).all()
 
 
 def test_copied_cache_is_believed_after_a_look(tmp_path):

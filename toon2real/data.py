@@ -149,12 +149,14 @@ def _read(place: Path, fingerprint: str) -> Domain | None:
     path = place / "images.bin"
     try:
         about = json.loads((place / "about.json").read_bytes())
+        if about.pop("sha256") != _digest(about):
+            return None
         images = np.memmap(path, np.uint8, "r", shape=tuple(about["shape"]))
         touched = os.stat(path).st_mtime_ns != about["mtime_ns"]
         if about["files"] != fingerprint or (touched and content_hash(about["names"], images) != about["hash"]):
             return None
         return Domain(images, about["names"], about["hash"], [tuple(one) for one in about["skipped"]])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (AttributeError, OSError, ValueError, KeyError, TypeError):
         return None
 
 # %% ../nbs/12_data.ipynb #da000004
@@ -190,6 +192,7 @@ def _build(pile: _Pile, progress: bool) -> Domain:
         "names": names,
         "skipped": skipped,
     }
+    about["sha256"] = _digest(about)
     write_atomic(pile.place / "about.json", json.dumps(about, indent=1).encode())
     return domain
 

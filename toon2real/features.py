@@ -281,17 +281,17 @@ def _cached(name: str, extractor, depths, n: int, compute) -> dict:
     "Features of `n` images from the cache; where some are absent or damaged, computed and put there"
 
     def file(dims) -> Path:
-        return cache_folder() / "features" / f"{name}-{extractor.key(dims)}.npy"
+        return cache_folder() / "features" / f"{name}-{extractor.key(dims)}.npz"
 
-    with suppress(OSError, ValueError, EOFError):
-        found = {dims: np.load(file(dims), allow_pickle=False) for dims in depths}
+    with suppress(Exception):  # what a damaged file raises, nobody lists
+        found = {dims: np.load(file(dims), allow_pickle=False)["features"] for dims in depths}
         if all(len(x) == n for x in found.values()):
             return found
     found = compute()
     try:
         for dims, x in found.items():
             with atomic(file(dims)) as part, part.open("wb") as opened:
-                np.save(opened, x)
+                np.savez(opened, features=x)
     except WriteError as e:
         warnings.warn(f"features are not cached: {e} (TOON2REAL_CACHE names another one)", stacklevel=2)
     return found
