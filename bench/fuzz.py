@@ -238,7 +238,7 @@ def options(rng: random.Random, **known) -> list[str]:
 
 def values(args: list[str]) -> tuple[str, ...]:
     "What a message about these options may name"
-    return tuple(word.lstrip("-") for word in args if word)
+    return tuple(word.lstrip("-") or word for word in args if word)
 
 
 # --- the entry points
@@ -545,11 +545,11 @@ def flickr(rng, here, home):
         def do_GET(self):
             base = f"http://127.0.0.1:{self.server.server_port}/"
             offered = [one | {"url_m": f"{base}{one['id']}.png"} for one in found]
-            told = {"licences": licences, "photos": {"photos": {"pages": 1, "photo": offered}}}
+            told = {"licences": licences, "photos": {"stat": "ok", "photos": {"pages": 1, "photo": offered}}}
             kind = "licences" if "getInfo" in self.path else "photos"
             answer = deranged(random.Random(how), told[kind]) if odd == kind else told[kind]
             number = self.path[1:].removesuffix(".png")
-            body = pictures[int(number)] if number.isdigit() else json.dumps(answer | {"stat": "ok"}).encode()
+            body = pictures[int(number)] if number.isdigit() else json.dumps(answer).encode()
             self.send_response(200)
             self.end_headers()
             self.wfile.write(body)

@@ -224,6 +224,10 @@ def test_terminals(capsys, tmp_path, monkeypatch):
     name = os.fsdecode(b"a\x1b[2J\xe9\n.png")
     assert main(["translate", str(tmp_path / name), "x.png", "--out", str(tmp_path / "o")]) == 1
     assert r"a\x1b[2J\udce9\n.png" in complaint(capsys)
+    with pytest.raises(SystemExit):
+        main(["curate", "c.sqlite", "--seed", "\x1b[2J"])
+    told = capsys.readouterr().err
+    assert r"\x1b[2J" in told and "\x1b" not in told
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, "ascii", write_through=True))
     assert main(["translate", str(tmp_path / "海"), "x.png", "--out", str(tmp_path / "o")]) == 1

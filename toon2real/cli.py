@@ -1,6 +1,7 @@
 "The command line: the one hand-written edge of the library (everything else is exported from nbs/)."
 
 import importlib
+import io
 import os
 import shutil
 import signal
@@ -9,9 +10,9 @@ import sys
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated
 
@@ -345,13 +346,28 @@ def translate_function():
     return translate
 
 
+def _parsed(command, name: str, args: list[str]):
+    "What the options ask for; control characters in them, of a file's name say, are spelled out where they are wrong"
+    from toon2real.images import printable
+
+    parse = partial(tyro.cli, command, args=args, prog=f"toon2real {name}")
+    if all(map(str.isprintable, args)):
+        return parse()
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return parse()
+    finally:
+        print(printable(said.getvalue(), "\n"), end="", file=sys.stderr)
+
+
 def _run(name: str, args: list[str]):
     "Read the options of a command, and do it"
     module, attribute = COMMANDS[name][0].split(":")
     command = getattr(importlib.import_module(module), attribute)
     if command in (train_class, translate_function):
         command = command()
-    asked = tyro.cli(command, args=args, prog=f"toon2real {name}")
+    asked = _parsed(command, name, args)
     if callable(asked):
         asked(["toon2real", name, *args])
     sys.stdout.flush()
