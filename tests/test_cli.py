@@ -99,6 +99,7 @@ def test_judge_compare_report(folders, tmp_path, capsys):
     )
     assert (tmp_path / "made.csv").read_text().count("\n") == 4
     assert main(["evaluate", str(a), str(tmp_path / "made")]) == 1 and "is not a run" in said(capsys)[1][-1]
+    assert main(["evaluate", str(a), "--out", "x.csv"]) == 1 and "--out x.csv is for folders" in said(capsys)[1][-1]
 
 
 @pytest.mark.parametrize("system", ["cartoon2real", "unit"])

@@ -274,7 +274,8 @@ def test_missing_weights_say_what_to_do(monkeypatch):
     monkeypatch.setenv("TOON2REAL_INCEPTION", "/none.pth")
     with pytest.raises(WeightsMissing, match=r"/none.pth.*\$TOON2REAL_INCEPTION"):
         fid(scenes(4, side=32), scenes(4, side=32), 64)
-    assert repr(best_extractor()) == "simple features"
+    with pytest.warns(UserWarning, match="/none.pth.*simple features instead"):
+        assert repr(best_extractor()) == "simple features"
 
 
 class Evil:

@@ -224,6 +224,8 @@ def evaluate(what: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, again: bool
         if path not in runs:
             remedy = "judge runs and folders of pictures one after the other"
             raise ValueError(f"{path} is not a run, {runs[0]} is: {remedy}")
+    if out:
+        raise ValueError(f"--out {out} is for folders: the numbers of runs go into their histories, so leave it out")
     for path in runs:
         _evaluate_run(path, on, again)
 

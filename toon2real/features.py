@@ -316,16 +316,19 @@ def best_extractor(
     which="auto",  # "auto": Inception as deep as weights are found, else simple features; "simple"; a weights file
     **kw,  # for `Inception`
 ):
-    'An extractor by its name, or itself. With "auto" no run fails for want of weights.'
+    'An extractor by its name, or itself. With "auto" no run fails for want of weights; a warning names unusable ones'
     if not _is_path(which):
         return which
     if str(which) == "simple":
         return SimpleFeatures()
     try:
         return Inception(None, None if str(which) == "auto" else which, **kw)
-    except WeightsMissing:
+    except WeightsMissing as e:
         if str(which) != "auto":
             raise
+        if os.environ.get("TOON2REAL_INCEPTION"):
+            why = str(e).splitlines()[0]
+            warnings.warn(f"{why} Distances are on simple features instead", stacklevel=2)
         return SimpleFeatures()
 
 # %% ../nbs/24_features.ipynb #cf0a18bc
