@@ -157,7 +157,7 @@ def test_scores_carry_their_terms():
         (lambda x: fid(x * np.nan, x), "NaN"),
         (lambda x: fid(x[:1], x), "at least 2"),
         (lambda x: fid(x, x[:, :2]), "one extractor"),
-        (lambda x: fid(x, x, n=99), "99 images asked for, 20 there"),
+        (lambda x: fid(x, x, n=99), "n=99, but it must be from 0 to 20"),
         (lambda x: kid(x[:2], x), "at least 3"),
         (lambda x: fid("/no/such/folder", x, "simple"), "no such folder"),
         (lambda x: fid(torch.full((4, 3, 8, 8), 255.0), x, "simple"), r"\[-1, 1\]"),

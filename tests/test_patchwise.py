@@ -33,7 +33,7 @@ def test_epoch_stepper_shows_it(run):
     "Its translations; a column that it has not is refused where it is asked for"
     stepper = EpochStepper(run)
     assert stepper.picture("0/input")[:2] == stepper.picture("0/1")[:2] == b"\xff\xd8"
-    with pytest.raises(RunError, match="the samples have cartoon, to_photo, photo"):
+    with pytest.raises(ValueError, match="column=.*choose one of cartoon, to_photo, photo"):
         run.sample_bytes(column="to_cartoon")
 
 

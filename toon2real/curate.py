@@ -26,7 +26,7 @@ from tyro import cli
 from tyro.conf import OmitArgPrefixes, Positional
 from .catalogue import SPLITS, Catalogue, CurateError, _stamp, fingerprint
 from .films import decode, open_film, picture, timecode
-from .images import grid, jpeg_bytes, open_image, png_bytes, printable, resize, write_atomic
+from .images import check_choice, grid, jpeg_bytes, open_image, png_bytes, printable, resize, write_atomic
 from .picks import _SIDES, FILTERS, Picks, _cut_bars
 from .scores import Thresholds
 
@@ -103,8 +103,7 @@ def split(
     "Assign films to 'train' and 'val'. `CurateError` if there are too few films to split."
     if not 0 <= val < 1:
         raise CurateError(f"val={val}: give a share of at least 0 and less than 1")
-    if by not in ("film", "frame"):
-        raise CurateError(f"by={by!r}: choose 'film' or 'frame'")
+    check_choice(("film", "frame"), by=by)
     df = self.frames()
     if by == "frame":
         self._split_frames(df, val, seed, again)

@@ -27,7 +27,7 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 from .images import ImageError, WriteError, atomic, list_images, open_image, resize, write_atomic
-from .images import in_background, printable, to_float
+from .images import check_range, in_background, printable, to_float
 from .scenes import check_scene, scene
 
 # %% ../nbs/12_data.ipynb #a9c430d4
@@ -41,8 +41,7 @@ def random_state(
     index: int = 0,  # epoch, step or global index of a sample, from 0
 ) -> np.random.Generator:
     "A generator that is a pure function of its arguments: Philox, its key a hash of `seed` and `purpose`"
-    if not 0 <= operator.index(index) < 2**64:
-        raise DataError(f"random_state: index={index} must be from 0 to 2**64 - 1")
+    check_range(0, 2**64 - 1, index=operator.index(index))
     key = hashlib.blake2b(f"{operator.index(seed)}:{purpose}".encode(), digest_size=16).digest()
     philox = np.random.Philox(key=int.from_bytes(key, "little"), counter=[0, 0, 0, int(index)])
     return np.random.Generator(philox)
@@ -55,8 +54,7 @@ def choose(
     purpose: str,  # as for `random_state`
 ) -> np.ndarray:  # indices, sorted
     "`n` of `total` indices by chance, a function of the arguments"
-    if n < 0:
-        raise DataError(f"choose: n={n} must be 0 or more")
+    check_range(0, n=n)
     return np.sort(random_state(seed, purpose).permutation(total)[:n])
 
 # %% ../nbs/12_data.ipynb #616ade79
@@ -293,8 +291,7 @@ def open(
     progress: bool = True,  # show a bar if it takes longer than a second
 ) -> Domain:
     "Open a pile of pictures; files are decoded the first time only. One warning names images that cannot be read."
-    if operator.index(side) < 1:
-        raise DataError(f"side={side}: a side is 1 pixel or more")
+    check_range(1, side=operator.index(side))
     if isinstance(source, Domain):
         if source.side == side:
             return source
@@ -452,8 +449,7 @@ def _check(cartoon: Domain, photo: Domain, side: int, batch: int, rank: int, wor
         if domain.side < side:
             why = f"{domain.label} is stored at {domain.side} pixels, crops of {side} cannot be cut from it"
             raise DataError(f"{why}: open it with side=load_side({side})={load_side(side)}, or {side}")
-    if side < 1 or batch < 1:
-        raise DataError(f"side={side}, batch={batch}: both must be 1 or more")
+    check_range(1, side=side, batch=batch)
     if not 0 <= rank < world or batch % world:
         remedy = "ranks go from 0 to world - 1, and batch must be a multiple of world"
         raise DataError(f"batch={batch}, rank={rank}, world={world}: {remedy}")
@@ -462,8 +458,7 @@ def _check(cartoon: Domain, photo: Domain, side: int, batch: int, rank: int, wor
 @patch
 def order(self: Pairs, epoch: int) -> Order:
     "Which pictures an epoch shows in which order, and how they are cut: see `epoch_order`"
-    if epoch < 1:
-        raise DataError(f"epoch={epoch}: epochs are counted from 1")
+    check_range(1, epoch=epoch)
     room = self.cartoon.side - self.side, self.photo.side - self.side
     return epoch_order(len(self.cartoon), len(self.photo), self.samples, self.seed, epoch, room)
 
@@ -471,8 +466,7 @@ def order(self: Pairs, epoch: int) -> Order:
 @patch
 def batch(self: Pairs, epoch: int, step: int) -> Batch:
     "The batch of a step: a pure function of the seed, `epoch` (from 1) and `step` (from 0)"
-    if not 0 <= step < self.steps:
-        raise DataError(f"step={step}: an epoch has steps 0 to {self.steps - 1}")
+    check_range(0, self.steps - 1, step=step)
     if epoch != self._epoch:
         table = self.order(epoch)
         self._c.epoch(table.c, table.crop_c, table.flip_c)

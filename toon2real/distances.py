@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .images import check_range
+
 # %% ../nbs/22_distances.ipynb #eea711ae
 def _float64(x, name: str = "features") -> torch.Tensor:
     "`x` as a finite float64 tensor on its device"
@@ -166,8 +168,7 @@ def precision_recall(
     k: int = 3,  # neighbours that a ball reaches to
 ) -> PrecisionRecall:
     "Improved precision and recall from features. Both grow with the number of images: compare at equal N only."
-    if k < 1:
-        raise ValueError(f"k={k}: a ball reaches to 1 neighbour or more")
+    check_range(1, k=k)
     generated, real = _pair(generated, real, least=k + 1)
     return PrecisionRecall(_covered(generated, real, k), _covered(real, generated, k))
 
@@ -194,8 +195,7 @@ def bootstrap(
     """Resampling interval for any distance between two sets. It says how far the value scatters between samples of
     this size. It does not contain the bias that comes with the size, so compare rows of equal N."""
     x, y = _pair(x, y, least=4)
-    if reps < 1:
-        raise ValueError(f"reps={reps}: draw once or more")
+    check_range(1, reps=reps)
     rng = np.random.default_rng(seed)
 
     def part(o):
@@ -211,10 +211,7 @@ def bootstrap(
 # %% ../nbs/22_distances.ipynb #c0f811a0
 def subsample(x, n: int, seed: int = 0):
     "n rows of x in their order, drawn without replacement by a seeded generator; x itself when it has n"
-    if n < 0:
-        raise ValueError(f"{n} images asked for: n is 0 or more")
-    if n > len(x):
-        raise ValueError(f"{n} images asked for, {len(x)} there: lower n")
+    check_range(0, len(x), n=n)
     if n == len(x):
         return x
     return x[np.sort(np.random.default_rng(seed).permutation(len(x))[:n])]

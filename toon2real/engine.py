@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from .data import Batch
+from .images import check_choice
 from .system import Recipe, System, load_system_state, ranks, system_state
 
 # %% ../nbs/17_engine.ipynb #d99be93e
 def choose_precision(precision: str, device: torch.device) -> str:
     '`"auto"` resolved to "bf16" or "float32"; a PyTorch that cannot tell what the processor has gets "float32"'
-    if precision in ("bf16", "float32"):
-        return precision
+    check_choice(("auto", "bf16", "float32"), precision=precision)
     if precision != "auto":
-        raise ValueError(f'precision={precision!r}, but it is "auto", "bf16" or "float32"')
+        return precision
     fast = False
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -187,8 +187,7 @@ def speed_up(
     steps: int = 0,  # that the training will make
 ) -> System:
     "The system itself, on its device and ready for `step`, as fast as the machine allows"
-    if compile not in ("auto", True, False):
-        raise ValueError(f'compile={compile!r}, but it is "auto", True or False')
+    check_choice(("auto", True, False), compile=compile)
     device = next(self.parameters()).device
     self.train()
     self.precision = choose_precision(precision, device)

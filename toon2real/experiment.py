@@ -34,7 +34,7 @@ from .data import Domain, choose
 from .distances import frechet_features
 from .features import best_extractor, simple_features
 from .fid import FLOOR, UNTRANSLATED, Judge
-from .images import printable, utf8, write_atomic
+from .images import check_range, printable, utf8, write_atomic
 from .runs import Run, RunError, translate_all
 from .system import Recipe, recipe_to_dict
 from .training import Trainer, judge_of
@@ -264,8 +264,7 @@ class Comparison:
         until: int = None,  # as if the runs had ended after this epoch: equal pairs for runs of unequal length
         progress: bool = False,
     ):
-        if until is not None and until < 1:
-            raise ValueError(f"until={until}, but epochs are counted from 1: leave it out for all")
+        check_range(1, until=until)
         self.groups = _grouped(_opened(runs))
         self.runs = [run for group in self.groups for run in group.runs]
         self.labels = _told_apart(

@@ -29,7 +29,7 @@ from toon2real.distances import (
     subsample,
 )
 from .features import ImageSet, Inception, batches, extractor_for, features, is_features, other_name
-from .images import list_images
+from .images import check_range, list_images
 
 _all_ = ["frechet_distance"]
 
@@ -198,8 +198,7 @@ class Judge:
         others=None,  # further photographs, for the floor (default: half of `target`)
         **kw,  # for `features`: cache, batch, progress
     ):
-        if reps < 0 or seed < 0:
-            raise ValueError(f"reps={reps}, seed={seed}: both are 0 or more")
+        check_range(0, reps=reps, seed=seed)
         self.extractor = extractor or extractor_for(dims)
         self.dims, self.seed, self.reps, self.kw = self._depths(dims), seed, reps, kw
         self.main, self.kid = (self.extractor.label(metric, self.dims[0]) for metric in ("FID", "KID"))

@@ -30,6 +30,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from .architecture import COLUMN, GRID, INK, MUTED, PAGE, PaperFigure, architecture, save, styled, wrapped
 from .experiment import HIGHER, Comparison, Group, number, rounded
 from .features import WeightsMissing, features
+from .images import check_range
 from .progress import LUMA
 from .runs import Run, RunError
 
@@ -138,8 +139,7 @@ def realism(
     "Mean distance of each output's features to those of its k nearest photographs"
     run = run or leader(cmp)
     drawn, made = cmp.pictures(images), cmp.translations(run, images)
-    if len(drawn.photos) < k:
-        raise RunError(f"k={k} neighbours of {len(drawn.photos)} photographs: lower k")
+    check_range(1, len(drawn.photos), k=k)
     pair = (features(pictures, extractor=cmp.extractor) for pictures in (made, drawn.photos))
     looks, real = (torch.as_tensor(numbers).double() for numbers in pair)
     near = torch.cdist(looks, real).topk(k, largest=False)
@@ -167,11 +167,7 @@ def busiest(
 ) -> tuple[int, int]:  # x, y of its upper left corner
     "The square with most detail: the largest sum of squared differences of brightness between neighbouring pixels"
     height, width = image.shape[:2]
-    if not 0 < size <= min(height, width):
-        raise ValueError(
-            f"a crop of {size} pixels does not fit into a picture of {width} x {height}: "
-            f"choose 1 to {min(height, width)}"
-        )
+    check_range(1, min(height, width), size=size)
     brightness = image @ LUMA
     down, across = (np.diff(brightness, axis=axis, prepend=np.take(brightness, [0], axis)) for axis in (0, 1))
     detail = sliding_window_view(down**2 + across**2, (size, size)).sum((2, 3))

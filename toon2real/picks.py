@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from PIL import Image
 from .catalogue import Catalogue, CurateError
 from .films import timecode
-from .images import jpeg_bytes, resize
+from .images import check_choice, jpeg_bytes, resize
 from .scores import LONG, Thresholds
 
 # %% ../nbs/09_picks.ipynb #87512c8c
@@ -320,8 +320,7 @@ def _chosen(self: Picks, filter: str, film, shot) -> np.ndarray:
     groups = {"all": df.kept | True, "kept": df.kept, "rejected": ~df.kept, "by hand": df.decision != ""}
     groups |= {said: df.decision == said for said in ("keep", "reject")}
     groups |= {name: self._margins[name] < 0 for name in FILTERS}
-    if filter not in groups:
-        raise CurateError(f"filter={filter!r}: choose one of {', '.join(groups)}")
+    check_choice(groups, filter=filter)
     chosen = groups[filter]
     for name, number in {"film": film, "shot": shot}.items():
         if number is not None:

@@ -38,6 +38,7 @@ from . import __version__
 from .generator import read_state
 from toon2real.images import (
     WriteError,
+    check_choice,
     check_shape,
     jpeg_bytes,
     open_image,
@@ -598,8 +599,7 @@ def sample_bytes(
 ) -> bytes:
     "One column of an epoch's sheet, its pictures side by side, as JPEG"
     samples = self.samples(epoch)
-    if column not in samples:
-        raise RunError(f"column={column!r}, but the samples have {', '.join(samples)}")
+    check_choice(samples, column=column)
     return jpeg_bytes(np.concatenate(list(samples[column]), axis=1), 92)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .images import check_choice, check_range
 from .painter import SKIES, Scene
 from .places import render
 
@@ -31,10 +32,8 @@ def scene(
 
 def check_scene(kind: str, side: int):
     "`ValueError` where no scene can be drawn like that"
-    if kind not in SKIES:
-        raise ValueError(f"kind={kind!r}: choose 'cartoon' or 'photo'")
-    if not 16 <= side <= 2048:
-        raise ValueError(f"side={side}: choose 16 to 2048 pixels")
+    check_choice(SKIES, kind=kind)
+    check_range(16, 2048, side=side)
 
 
 def pair(seed: int, side: int = 128):  # the same scene twice, uint8 side x side x 3

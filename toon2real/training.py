@@ -29,7 +29,7 @@ from .data import Domain, Pairs, choose, load_side
 from .engine import choose_precision
 from .features import best_extractor
 from .fid import judge_of
-from .images import to_tensor, to_uint8
+from .images import check_range, to_tensor, to_uint8
 from toon2real.progress import (
     Diverged,
     Meter,
@@ -70,14 +70,10 @@ class Options:
     tensorboard: bool = False  # write TensorBoard events into the run too
 
     def __post_init__(self):
-        for name in ("samples", "sample_every", "weights_every", "save_every", "evaluate_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}, but it must be at least 1")
-        if not self.save_minutes >= 0:
-            raise ValueError(f"save_minutes={self.save_minutes}, but it must be 0 or more")
-        if self.evaluate_n is not None and self.evaluate_n < 4:
-            raise ValueError(f"evaluate_n={self.evaluate_n}, but it must be at least 4")
+        counts = "samples", "sample_every", "weights_every", "save_every", "evaluate_every"
+        check_range(1, **{name: getattr(self, name) for name in counts})
+        check_range(0, save_minutes=self.save_minutes)
+        check_range(4, evaluate_n=self.evaluate_n)
         object.__setattr__(self, "extractor", str(self.extractor))
 
 # %% ../nbs/28_training.ipynb #05b3fd92

@@ -13,6 +13,7 @@ __all__ = ['MARGIN', 'Direction', 'Precision', 'mirror_index', 'channel_affine',
 import errno
 import io
 import math
+import operator
 import os
 import sys
 import threading
@@ -42,7 +43,9 @@ from toon2real.images import (
     ImageError,
     WriteError,
     atomic,
+    check_choice,
     check_pixels,
+    check_range,
     check_tensor,
     list_images,
     open_image,
@@ -162,12 +165,10 @@ class Translator:
         tile: int = 1024,  # larger pictures than tile x tile pixels go through in tiles of that side
         side: int = None,  # resize pictures to this short side first, such as that of the training
     ):
-        for name, value, kind in (("direction", direction, Direction), ("precision", precision, Precision)):
-            if value not in get_args(kind):
-                raise ValueError(f"{name}={value!r}, but it is {' or '.join(map(repr, get_args(kind)))}")
-        for name, value, least in (("tile", tile, 64), ("side", side, 1)):
-            if value is not None and (not least <= value < 2**31 or value % 1):  # NaN compares with nothing
-                raise ValueError(f"{name}={value}, but it is {least} whole pixels or more")
+        check_choice(get_args(Direction), direction=direction)
+        check_choice(get_args(Precision), precision=precision)
+        check_range(64, 2**31, tile=operator.index(tile))
+        check_range(1, 2**31, side=side and operator.index(side))
         self.system = system if device is None else system.to(device)
         self.direction, self.tile, self.side = direction, tile // 4 * 4, side
         self.norms, self._lock = Norms(system), threading.RLock()
@@ -657,8 +658,7 @@ def video(
     as it goes, with a warning."""
     if not 0 <= steady < 1:
         raise ValueError(f"steady={steady}, but it is from 0 to less than 1")
-    if not 0 <= crf <= 51:
-        raise ValueError(f"crf={crf}, but it is from 0 to 51")
+    check_range(0, 51, crf=crf)
     src = Path(src)
     dst = _video_result(src, Path(dst), overwrite)
     with open_film(src) as (_, stream):
