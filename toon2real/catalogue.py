@@ -79,21 +79,27 @@ class FilmReader:
 @patch
 def _sampled(self: FilmReader):
     "(frame, time stamp, seconds) of the first frame at or after each multiple of `every` seconds"
-    due, now = 0.0, -math.inf
+    due, before = 0.0, -math.inf
     for pts, seconds, frame in decode(self.path, self.start, self.problems):
         if pts == self.start:
             due = seconds
-        if seconds < now - 1:
-            what = f"its time stamps begin anew at {timecode(now)}, what follows is left out"
+        if seconds < before - 1:
+            what = f"its time stamps begin anew at {timecode(before)}, what follows is left out"
             self.problems.append(f"{what}: repair it with `ffmpeg -i FILM -c copy NEW.mkv`")
-        now = seconds
-        self.end = max(now, self.end or 0.0)
-        if now == self.end:
-            tile = self._tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.BILINEAR)
-            self._tiles.append((now, tile.to_ndarray()))
-        if now >= due - 1e-6:
-            due = (math.floor(now / self.every + 1e-6) + 1) * self.every
-            yield frame, pts, now
+        before = seconds
+        self._keep_tile(frame, seconds)
+        if seconds >= due - 1e-6:
+            due = (math.floor(seconds / self.every + 1e-6) + 1) * self.every
+            yield frame, pts, seconds
+
+
+@patch
+def _keep_tile(self: FilmReader, frame, seconds: float):
+    "The small picture of a decoded frame, unless its clock has gone back"
+    self.end = max(seconds, self.end or 0.0)
+    if seconds == self.end:
+        tile = self._tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.BILINEAR)
+        self._tiles.append((seconds, tile.to_ndarray()))
 
 
 @patch
@@ -273,7 +279,7 @@ _CELLS = {  # the kinds of their cells: SQLite itself keeps any kind in any colu
         "'blob', 'null'": "tiny thumb",
     },
 }
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS about(key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS films(
     id INTEGER PRIMARY KEY, content TEXT UNIQUE, kind TEXT, path TEXT, name TEXT,
@@ -288,6 +294,7 @@ CREATE TABLE IF NOT EXISTS frames(
 CREATE TABLE IF NOT EXISTS decisions(
     film INTEGER REFERENCES films(id), pts INTEGER, name TEXT, keep INTEGER, who TEXT, at TEXT,
     PRIMARY KEY(film, pts, name));
+INSERT OR IGNORE INTO about VALUES('version', {_VERSION});
 """
 
 
@@ -308,16 +315,11 @@ class Catalogue:
             self.db.row_factory = sqlite3.Row
             self._refuse_others()
             self.db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL")
-            version = f"INSERT OR IGNORE INTO about VALUES('version', {_VERSION})"
-            self.db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {version}; COMMIT")
-            version = self._one("SELECT value FROM about WHERE key='version'")
+            self.db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
+            self._check_version()
+            self._check_cells()
         except (sqlite3.Error, OSError) as e:
             raise CurateError(f"{path}: cannot be used as a catalogue ({e}): name another file") from e
-        if version != _VERSION:
-            formats = f"its format is {version}, known here is {_VERSION}"
-            remedy = "update the library" if str(version) > _VERSION else "read the films into a new one"
-            raise CurateError(f"{path}: made by another version of this library ({formats}): {remedy}")
-        self._check_cells()
 
     def _refuse_others(self):
         "`CurateError` on a database of something else, before anything is written into it"
@@ -325,6 +327,14 @@ class Catalogue:
         if tables and not {"about", "films"} <= set(tables):
             what = f"a database of something else (it has {', '.join(tables[:3])})"
             raise CurateError(f"{self.path}: {what}: name another file")
+
+    def _check_version(self):
+        "`CurateError` unless the tables are as this version of the library makes them"
+        version = self._one("SELECT value FROM about WHERE key='version'")
+        if version != _VERSION:
+            formats = f"its format is {version}, known here is {_VERSION}"
+            remedy = "update the library" if str(version) > _VERSION else "read the films into a new one"
+            raise CurateError(f"{self.path}: made by another version of this library ({formats}): {remedy}")
 
     def _check_cells(self):
         "`CurateError` unless every cell is of its kind"
@@ -468,13 +478,19 @@ def _film_to_read(self: Catalogue, path: Path, new: dict, notes: list):
 
 # %% ../nbs/08_catalogue.ipynb #24a6311d
 @patch
+def _read_so_far(self: Catalogue, film: int) -> tuple:
+    "Time stamps of the last frame that was read, and of one some seconds before it; None where there is none"
+    after, last = self.db.execute("SELECT max(pts), max(time) FROM frames WHERE film=?", (film,)).fetchone()
+    start = self._one("SELECT max(pts) FROM frames WHERE film=? AND time < ?", film, (last or 0) - 3)
+    return after, start
+
+
+@patch
 def _read_film(self: Catalogue, film: sqlite3.Row, bar, notes: list):
     "Read a film from where the last batch ended, and say how it went"
     before, size = bar.n, os.path.getsize(film["path"])
-    after, last = self.db.execute("SELECT max(pts), max(time) FROM frames WHERE film=?", (film["id"],)).fetchone()
-    start = self._one("SELECT max(pts) FROM frames WHERE film=? AND time < ?", film["id"], (last or 0) - 3)
     try:
-        reader = FilmReader(film["path"], film["every"], after, start)
+        reader = FilmReader(film["path"], film["every"], *self._read_so_far(film["id"]))
         film = self._put_film(film["content"], film, {}, **reader.facts)
         for row in self._stored({"film": film["id"], **row} for row in reader):
             done = row["time"] / (reader.facts["duration"] or math.inf)

@@ -27,7 +27,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from .catalogue import SPLITS, Catalogue, CurateError, _stamp, fingerprint
 from .films import decode, open_film, picture, timecode
 from .images import check_choice, grid, jpeg_bytes, open_image, png_bytes, printable, resize, write_atomic
-from .picks import _SIDES, FILTERS, Picks, _cut_bars
+from .picks import _SIDES, FILTERS, Picks, _cut_bars, when
 from .scores import Thresholds
 
 # %% ../nbs/10_curate.ipynb #0d7af737
@@ -52,9 +52,9 @@ def counts(self: Catalogue) -> dict:
     return self.picks().counts()
 
 # %% ../nbs/10_curate.ipynb #278501dd
-def _when(row) -> str:
-    "What a frame is called under its thumbnail: when or which it is, and its marks"
-    return f"{row.timecode.split('.')[0] if row.kind == 'film' else row.name} {row.marks}"
+def _caption(row) -> str:
+    "What stands under a thumbnail: when or which it is, and its marks"
+    return f"{when(row)} {row.marks}"
 
 
 @patch
@@ -62,7 +62,7 @@ def contact_sheet(
     self: Catalogue,
     frames: pd.DataFrame,  # a part of the table that `frames()` gives
     cols: int = 8,
-    caption=_when,  # text for a row
+    caption=_caption,  # text for a row
     size: int = 128,  # pixels
 ) -> Image.Image:
     "Frames on one sheet, as they would be exported"
@@ -272,7 +272,7 @@ def _sheets(cat: Catalogue, folder: Path) -> str:
         ids = cat.picks().select(filter, "near" if filter in FILTERS else "time")
         for start in range(0, len(ids), _SHEET):
             rows = cat.picks().table(ids[start : start + _SHEET])
-            sheet = cat.contact_sheet(rows, 12, lambda row: f"{row.Index}: {_when(row)}")
+            sheet = cat.contact_sheet(rows, 12, lambda row: f"{row.Index}: {_caption(row)}")
             write_atomic(folder / f"{filter}-{start // _SHEET + 1}.jpg", jpeg_bytes(sheet, 85))
         if len(ids):
             said.append(f"{filter} {len(ids)}")
@@ -340,16 +340,17 @@ class Curation:
     reasons: Path | None = None  # write every frame with its scores and why it is left out into this CSV file
     progress: bool = True  # show progress
 
+    def _meant(self, command: list[str], known: Thresholds) -> "Curation":
+        "These options, with the known thresholds where none are given"
+        if command:
+            return cli(Curation, args=command[2:], default=Curation(self.catalogue, thresholds=known))
+        return replace(self, thresholds=known) if self.thresholds == Thresholds() else self
+
     def __call__(self, command: list[str] = ()):
         "Do it. `command`: the words that were typed. Thresholds that are not given stay as the catalogue has them."
         with Catalogue(self.catalogue) as cat:
             try:
-                if command:
-                    known = Curation(self.catalogue, thresholds=cat.thresholds)
-                    self = cli(Curation, args=command[2:], default=known)
-                elif self.thresholds == Thresholds():
-                    self = replace(self, thresholds=cat.thresholds)
-                self._do(cat)
+                self._meant(command, cat.thresholds)._do(cat)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"interrupted; {cat!r} so far: the same command goes on") from None
             except sqlite3.Error as e:
@@ -364,16 +365,28 @@ def _do(self: Curation, cat: Catalogue):
         cat.forget(film)
     cat.merge(self.merge)
     if self.sources:
-        facts = {"licence": self.licence, "author": self.author, "link": self.link, "progress": self.progress}
-        notes = cat.add(list(self.sources), self.every, _shard(self.shard), self.group, **facts)
-        for note in notes.itertuples():
-            said = f"{note.status}: {note.what}".replace(f"{Path.cwd()}{os.sep}", "")
-            print(printable(said))
+        self._add(cat)
     self._decide(cat)
     if self.val is not None:
         by = "frame" if self.independent else "film"
         print(printable(cat.split(self.val, self.seed, by, self.resplit).to_string(index=False), "\n"))
     _tell(cat, self.films)
+    self._write(cat)
+
+
+@patch
+def _add(self: Curation, cat: Catalogue):
+    "Read the sources, and say what needs a word"
+    facts = {"licence": self.licence, "author": self.author, "link": self.link, "progress": self.progress}
+    notes = cat.add(list(self.sources), self.every, _shard(self.shard), self.group, **facts)
+    for note in notes.itertuples():
+        said = f"{note.status}: {note.what}".replace(f"{Path.cwd()}{os.sep}", "")
+        print(printable(said))
+
+
+@patch
+def _write(self: Curation, cat: Catalogue):
+    "Write the files that were asked for"
     if self.reasons:
         df = cat.frames()
         write_atomic(self.reasons, df.drop(columns=["hash", "stamp"]).to_csv().encode())

@@ -347,16 +347,16 @@ _PAGES, _PER_PAGE = 8, 500
 
 
 @patch
-def _entries(self: Flickr, query: dict) -> Iterator[dict]:
-    "All results of one query, each once"
+def _entries(self: Flickr, query: dict) -> Iterator[tuple]:
+    "(id, entry) of all results of one query, each once"
     seen = set()
     for page in range(1, _PAGES + 1):
         answer = self.call("flickr.photos.search", **query, per_page=_PER_PAGE, page=page)
         with _form("search answer"):
             pages, found = int(answer["photos"]["pages"]), answer["photos"]["photo"]
             entries = {str(entry.get("id")): entry for entry in found if isinstance(entry, dict)}
-        fresh = [id for id in entries if id not in seen]
-        yield from map(entries.get, fresh)
+        fresh = {id: entry for id, entry in entries.items() if id not in seen}
+        yield from fresh.items()
         seen.update(fresh)
         if not fresh or page >= pages:
             return
@@ -401,11 +401,12 @@ def search(
     extras = ",".join(["license", "owner_name", *(f"url_{letter}" for letter in _SIZES)])
     numbers = ",".join(licence.id for licence in allowed)
     query = dict(license=numbers, sort="relevance", media="photos", content_type=1, safe_search=1, extras=extras)
-    seen = set()
-    for entries in zip_longest(*(self._entries(query | {"tags": tag}) for tag in tags)):
-        for tag, entry in zip(tags, entries):
-            if entry and str(entry.get("id")) not in seen:
-                seen.add(str(entry.get("id")))
+    seen = {None}
+    results = (self._entries(query | {"tags": tag}) for tag in tags)
+    for found in zip_longest(*results, fillvalue=(None, None)):
+        for tag, (id, entry) in zip(tags, found):
+            if id not in seen:
+                seen.add(id)
                 yield self._photo(entry, tag, allowed, side)
 
 # %% ../nbs/11_photos.ipynb #5ffe214c

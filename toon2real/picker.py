@@ -18,9 +18,9 @@ from fastcore.basics import patch
 from fastcore.docments import docments
 
 from .catalogue import CurateError
-from .picks import FILTERS, Picks
+from .picks import FILTERS, Picks, when
 from .live import PictureWidget, static
-from .likeness import TABS, Likeness, credit, when
+from .likeness import TABS, Likeness, credit
 from .scores import Thresholds
 
 # %% ../nbs/37_picker.ipynb #ede4016f
@@ -133,11 +133,7 @@ def _tell(self: FramePicker):
             "said": self._said,
             "total": len(self.frames),
             "place": self._place(),
-            "tabs": [
-                {"name": name, "title": name, "count": numbers[name]}
-                for name in TABS
-                if numbers[name] or name not in FILTERS
-            ],
+            "tabs": [{"name": tab, "count": numbers[tab]} for tab in TABS if numbers[tab] or tab not in FILTERS],
             "films": films[["film", "title", "frames", "kept"]].to_dict("records"),
             "thresholds": [_slider(name, values[name], counts.get(name), reach.get(name)) for name in _SLIDERS],
             "kept": counts["kept"],

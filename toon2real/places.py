@@ -195,9 +195,9 @@ def _mirror(part, rough, height):
 def paint_water(canvas):
     "The sea or a lake, from the horizon to our feet"
     scene, sea = canvas.scene, canvas.scene.place == "sea"
-    part = canvas.part(-9, 9, scene.horizon, 9)
     if scene.place == "meadow":
         return
+    part = canvas.part(-9, 9, scene.horizon, 9)
     across, away, near = perspective(part)
     drift = scene.drift * 0.3
     rough = ripples(part, 50, across * 0.05, away * (0.09 if sea else 0.12), drift)
@@ -313,10 +313,10 @@ def _paint_flowers(ground, colour):
     a, b = LATTICE[cell_y, cell_x], LATTICE[cell_x, cell_y + 77]
     dx = across - i - 0.5 + b * 0.3
     dy = (row - j - 0.5 - (a - 0.55) * 0.5) * 1.1
-    dot = ramp(0.28 - np.sqrt(dx**2 + dy**2), 0, np.maximum(away * (22 * part.pixel), 0.08))
+    flower = ramp(0.28 - np.sqrt(dx**2 + dy**2), 0, np.maximum(away * (22 * part.pixel), 0.08))
     grows = (a > 0.1) & (part.noise("flowers") + a * 0.5 > 0.45)
     in_grass, in_front = clipped(ground.distance * 30 - 0.3), clipped(near * 6 - 0.6)
-    part.over(part.lit(colour, 0.95 if part.toon else 0.8), dot * grows * in_grass * in_front)
+    part.over(part.lit(colour, 0.95 if part.toon else 0.8), flower * grows * in_grass * in_front)
 
 # %% ../nbs/05_places.ipynb #400858bc
 def paint_ground(canvas):

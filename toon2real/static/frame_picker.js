@@ -355,7 +355,7 @@ function picker(root, source) {
     const old = root.getRootNode().activeElement?.dataset?.tab;
     tabs.replaceChildren(
       ...state.tabs.map((tab) =>
-        button(`${tab.title} ${tab.count}`, `${tab.title}: ${tab.count}`, () => look({ tab: tab.name, shot: null }), {
+        button(`${tab.name} ${tab.count}`, `${tab.name}: ${tab.count}`, () => look({ tab: tab.name, shot: null }), {
           "aria-pressed": String(tab.name === wanted.tab),
           "data-tab": tab.name,
         }),

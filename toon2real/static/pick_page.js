@@ -122,7 +122,7 @@ function standalone(root, data) {
     place: shown.view.shot
       ? `Shot at ${shown.ids[0]?.when ?? ""}`
       : `${shown.ids.length} ${shown.view.shots ? "shots" : "frames"}`,
-    tabs: data.tabs.map((tab) => ({ ...tab, count: within(tab.name).length })),
+    tabs: data.tabs.map((name) => ({ name, count: within(name).length })),
     films: data.films.map(({ title }, film) => {
       const own = frames.filter((frame) => frame.film === film);
       return { film, title, frames: own.length, kept: own.filter(isKept).length };
