@@ -32,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo  # noqa: F401 - which optimisers import, at their first use: once, for all
 
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.images import write_atomic
