@@ -26,6 +26,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -248,12 +249,12 @@ PLAIN = ["--device", "cpu", "--no-progress"]
 
 @maker
 def translate_folder(rng, here, home):
-    (here / "in").mkdir()
-    shutil.copy(home / "a.png", here / "in" / "good.png")
-    found = [entry(rng, here / "in", home) for _ in range(rng.randint(1, 3))]
+    (here / "given").mkdir()
+    shutil.copy(home / "a.png", here / "given" / "good.png")
+    found = [entry(rng, here / "given", home) for _ in range(rng.randint(1, 3))]
     count = len({path for path in found if not path.is_dir()}) + 1
     names = tuple(printable(path.name) for path in found)
-    return Case(["translate", str(home / "w.safetensors"), "in", "--out", "out", *PLAIN], names=names, inputs=count)
+    return Case(["translate", str(home / "w.safetensors"), "given", "--out", "out", *PLAIN], names=names, inputs=count)
 
 
 @maker
@@ -400,20 +401,20 @@ def training(rng, here, home):
 
 @maker
 def catalogues(rng, here, home):
-    (here / "in").mkdir()
-    found = [entry(rng, here / "in", home) for _ in range(rng.randint(1, 3))]
+    (here / "given").mkdir()
+    found = [entry(rng, here / "given", home) for _ in range(rng.randint(1, 3))]
     names = [printable(path.name) for path in found]
     if rng.random() < 0.5:
-        shutil.copy(home / "a.png", here / "in" / "good.png")
+        shutil.copy(home / "a.png", here / "given" / "good.png")
     if rng.random() < 0.4:
-        (here / "in" / "manifest.csv").write_bytes(mangle(rng, b"file,licence,split\ngood.png,CC0,train\n"))
+        (here / "given" / "manifest.csv").write_bytes(mangle(rng, b"file,licence,split\ngood.png,CC0,train\n"))
         names.append("manifest.csv")
     if rng.random() < 0.2:
         (here / "c.sqlite").write_bytes(mangle(rng, b"SQLite format 3\0" + bytes(500)))
     known = {"every": ["1"], "val": ["0.5"], "side": ["32"], "dark": ["5"], "how": ["crop"], "shard": ["1/1", "3/2"]}
     chosen = options(rng, **known) if rng.random() < 0.5 else []
-    args = ["curate", "c.sqlite", "--sources", "in", "--export", "out", *chosen, "--no-progress"]
-    return Case(args, names=(*names, *values(chosen), "c.sqlite", "in"), writes=("out", "c.sqlite"))
+    args = ["curate", "c.sqlite", "--sources", "given", "--export", "out", *chosen, "--no-progress"]
+    return Case(args, names=(*names, *values(chosen), "c.sqlite", "given"), writes=("out", "c.sqlite"))
 
 
 @maker
@@ -571,10 +572,10 @@ def flickr(rng, here, home):
 
 @maker
 def domains(rng, here, home):
-    (here / "in").mkdir()
-    found = [entry(rng, here / "in", home) for _ in range(rng.randint(1, 3))]
+    (here / "given").mkdir()
+    found = [entry(rng, here / "given", home) for _ in range(rng.randint(1, 3))]
     source = rng.choice(
-        [here / "in", found, [], "scenes:cartoon:9-1", "scenes:x", "scenes:photo:0-1@0", rng.choice(VALUES)]
+        [here / "given", found, [], "scenes:cartoon:9-1", "scenes:x", "scenes:photo:0-1@0", rng.choice(VALUES)]
     )
     side = rng.choice([32, 32, 0, -1])
     names = (
@@ -582,7 +583,7 @@ def domains(rng, here, home):
         str(source),
         os.path.normpath(here / str(source)),
         f"side={side}",
-        "in",
+        "given",
         "0 images",
     )
 
@@ -590,7 +591,7 @@ def domains(rng, here, home):
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             domain = Domain.open(source, side, cache=here / "cache", progress=False)
-        files = len({p for p in found if not p.is_dir()}) if source == here / "in" else len(found)
+        files = len({p for p in found if not p.is_dir()}) if source == here / "given" else len(found)
         assert len(domain) + len(domain.skipped) >= min(files, 1) and (not domain.skipped or told), "silent"
 
     return Case(call=opened, names=names, writes=("cache",))
@@ -654,13 +655,13 @@ def surroundings(rng, here, home):
 @maker
 def translations(rng, here, home):
     "A folder of translations to be judged, with something else in it"
-    shutil.copytree(home / "photo", here / "in")
-    found = [entry(rng, here / "in", home) for _ in range(rng.randint(0, 2))]
-    known = {"n": ["4", "-3"], "reps": ["-1", "2"], "seed": ["5"], "out": ["out", "/dev/null/x", "in"]}
+    shutil.copytree(home / "photo", here / "given")
+    found = [entry(rng, here / "given", home) for _ in range(rng.randint(0, 2))]
+    known = {"n": ["4", "-3"], "reps": ["-1", "2"], "seed": ["5"], "out": ["out", "/dev/null/x", "given"]}
     chosen = options(rng, **known)
     judged = ["--extractor", "simple", "--cartoon", str(home / "cartoon"), "--photo", str(home / "photo")]
-    names = *(printable(path.name) for path in found), *values(chosen), "in"
-    return Case(["evaluate", "in", *judged, *chosen], names=names, writes=("out", *top_level(chosen)))
+    names = *(printable(path.name) for path in found), *values(chosen), "given"
+    return Case(["evaluate", "given", *judged, *chosen], names=names, writes=("out", *top_level(chosen)))
 
 
 # --- every option of every command
@@ -797,7 +798,8 @@ def verdict(case: Case, code: int | None, out: str, err: str, changed: bool, her
     "What became of it"
     lines = [line for line in err.splitlines() if line.startswith("toon2real:") and ": warning:" not in line]
     said = out + err
-    named = any(name and (name in said or printable(name) in said) for name in case.names)
+    known = {re.escape(form) for name in case.names if name for form in (name, printable(name))}
+    named = any(re.search(rf"(?<!\w){name}(?!\w)", said) for name in known)
     if code is None or code == -signal.SIGXCPU:
         return "hang"
     if case.args and printable(said, "\r\n\t") != said:

@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from toon2real import demo
-from toon2real.catalogue import Catalogue
+from toon2real.curate import Catalogue
 from toon2real.cli import main
 from toon2real.cyclegan import toon2real
 from toon2real.data import Domain, choose
@@ -147,6 +147,14 @@ def test_a_result_that_cannot_be_written_is_one_failure(weights, tmp_path):
     assert [file.name for file, _ in report.skipped] == ["wide.webp.png"] and report.done == 3
     report = translate(weights, [src], out, overwrite=True)
     assert [file.name for file, _ in report.skipped] == ["1.png"] and report.done == 3
+
+
+def test_a_device_that_computes_nothing_is_named(weights, tmp_path, capsys):
+    pictures(tmp_path, n=1)
+    for device in ("meta", "xpu", "cuda:99", "nowhere"):
+        args = ["translate", weights, str(tmp_path / "0.png"), "--out", str(tmp_path / "out"), "--device", device]
+        assert main(args) == 1
+        assert f"device='{device}' cannot be used here" in complaint(capsys)
 
 
 def test_an_enormous_side(weights, tmp_path, capsys):
@@ -710,6 +718,16 @@ def test_a_page_that_is_out_of_date_breaks_no_widget():
         assert compared.problem
     with pytest.raises(ValueError, match="no pictures"):
         CompareSystems({"same": lambda image: image}, [])
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="there it is no letter")
+def test_a_backslash_in_a_name_stops_no_export(tmp_path):
+    pictures(tmp_path / "in", side=96)
+    (tmp_path / "in" / "0.png").rename(tmp_path / "in" / "a\\b.png")
+    with Catalogue(tmp_path / "c.sqlite") as cat:
+        cat.add(tmp_path / "in", progress=False)
+        cat.decide(cat.frames(), True)
+        assert set(cat.export(tmp_path / "out", progress=False).source) == {"in/a\\b.png", "in/1.png"}
 
 
 def test_a_picker_is_told_what_makes_no_sense(tmp_path):

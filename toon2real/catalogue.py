@@ -161,9 +161,12 @@ def _check_split(split, where):
         raise CurateError(f"{why}: correct it there, or do without this file")
 
 
+_SEPARATORS = {"/", "\0", os.sep}  # of folders: on Windows a backslash too
+
+
 def _check_name(name, where):
     "`CurateError` on a name that would lead out of its folder"
-    if name in (".", "..") or any(sign in name for sign in "/\\\0"):
+    if name in (".", "..") or any(sign in name for sign in _SEPARATORS):
         raise CurateError(f"{where}: {name!r} is no plain file name: correct it there, or do without this file")
 
 # %% ../nbs/08_catalogue.ipynb #ca000001

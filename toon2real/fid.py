@@ -138,9 +138,17 @@ def weighted_fid(
     return WeightedFID(weighted, sets.score(to_target, "FID", 0, 1), sets.score(to_input, "FID", 0, 2))
 
 # %% ../nbs/25_fid.ipynb #79e1bd13
+def _counted(images: ImageSet, what: str) -> str:
+    "How many there are, and in which folder"
+    first = images.items[0]
+    folder = f" in {Path(first).parent}" if isinstance(first, (str, Path)) else ""
+    return f"{len(images)} {what}{folder}"
+
+
 def _check_pairs(outputs: ImageSet, inputs: ImageSet):
     if len(outputs) != len(inputs):
-        raise ValueError(f"{len(outputs)} outputs and {len(inputs)} inputs: they are compared pair by pair")
+        both = f"{_counted(outputs, 'outputs')} and {_counted(inputs, 'inputs')}"
+        raise ValueError(f"{both}: they are compared pair by pair, so take away what has no partner")
     for a, b in zip(outputs.items, inputs.items):
         paths = isinstance(a, (str, Path)) and isinstance(b, (str, Path))
         if paths and Path(a).stem != Path(b).stem:

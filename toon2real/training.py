@@ -49,6 +49,7 @@ from toon2real.system import (
     html_table,
     join,
     ranks,
+    usable,
 )
 
 # %% ../nbs/28_training.ipynb #ae6c036e
@@ -170,7 +171,7 @@ def _environment(self: Trainer) -> dict:
 def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Options, progress, callbacks):
     "Data, device, options and listeners; all but the run"
     recipe = self.recipe = system.recipe
-    self.device = join(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    self.device = join(usable(device))
     rank, world = ranks()
     self.first = rank == 0  # of several processes: the one that writes and speaks
     self.options = options = replace(

@@ -59,7 +59,7 @@ from toon2real.images import (
 )
 from .scores import TILE
 from .runs import SHIPPED, Run, RunError, load_weights, looking
-from .system import Recipe, System
+from .system import Recipe, System, usable
 
 # %% ../nbs/26_translate.ipynb #fca17d16
 def mirror_index(
@@ -399,7 +399,7 @@ def load(
     **options,  # direction, precision, tile, side: see `Translator`
 ) -> Translator:
     "A translator of what was trained"
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = usable(device)
     path = source.path if isinstance(source, Run) else find_weights(source)
     if path.is_dir():
         return cls(Run(path).system(epoch), device=device, **options)
