@@ -15,7 +15,6 @@ import math
 import os
 import re
 import sqlite3
-import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import asdict
@@ -401,39 +400,23 @@ def _quoted(fields, table="") -> str:
 
 
 @patch
-def _upsert(self: Catalogue, table: str, key: str, fields: list[str], rows: list[dict]):
-    "Store rows in one transaction; a row that is there already gets these values"
-    columns, places = _quoted(fields), ", ".join(f":{field}" for field in fields)
-    update = ", ".join(f'"{field}"=excluded."{field}"' for field in fields)
-    query = f"INSERT INTO {table}({columns}) VALUES({places}) ON CONFLICT({key}) DO UPDATE SET {update}"
+def _upsert(self: Catalogue, table: str, key: str, row: dict):
+    "Store a row; one that is there already gets these values"
+    columns, places = _quoted(row), ", ".join(f":{field}" for field in row)
+    update = ", ".join(f'"{field}"=excluded."{field}"' for field in row)
     with self.db:
-        self.db.executemany(query, rows)
+        self.db.execute(
+            f"INSERT INTO {table}({columns}) VALUES({places}) ON CONFLICT({key}) DO UPDATE SET {update}", row
+        )
 
 
 @patch
-def _put(self: Catalogue, rows: list[dict]):
-    "Store scored frames in one transaction"
-    missing = dict.fromkeys(_FIELDS) | {"pts": 0, "name": "", "error": ""}
-    rows = [{**missing, **row} for row in rows]
-    for row in rows:
-        if row["hash"] is not None:
-            row["hash"] = int(np.uint64(row["hash"]).astype(np.int64))  # SQLite's integers have a sign
-    self._upsert("frames", "film, pts, name", _FIELDS, rows)
-
-
-@patch
-def _stored(self: Catalogue, rows):
-    "Pass rows on, and store them in batches of 64 or of one second"
-    batch, saved = [], time.monotonic()
-    try:
-        for row in rows:
-            batch.append(row)
-            if len(batch) >= 64 or time.monotonic() > saved + 1:
-                self._put(batch)
-                batch, saved = [], time.monotonic()
-            yield row
-    finally:
-        self._put(batch)
+def _put(self: Catalogue, row: dict):
+    "Store a scored frame"
+    row = dict.fromkeys(_FIELDS) | {"pts": 0, "name": "", "error": ""} | row
+    if row["hash"] is not None:
+        row["hash"] = int(np.uint64(row["hash"]).astype(np.int64))  # SQLite's integers have a sign
+    self._upsert("frames", "film, pts, name", row)
 
 
 @patch
@@ -447,7 +430,7 @@ def _put_film(self: Catalogue, content: str, known: sqlite3.Row | None, new: dic
     """The row of the film with this content, with these values. A film that was not known gets those of `new` too,
     another one what `new` says of credits."""
     values |= _credits(new) if known else new
-    self._upsert("films", "content", ["content", *values], [{"content": content, **values}])
+    self._upsert("films", "content", {"content": content, **values})
     return self._film(content)
 
 
@@ -490,12 +473,13 @@ def _read_so_far(self: Catalogue, film: int) -> tuple:
 
 @patch
 def _read_film(self: Catalogue, film: sqlite3.Row, bar, notes: list):
-    "Read a film from where the last batch ended, and say how it went"
+    "Read a film on from the last frame that is stored, and say how it went"
     before, size = bar.n, os.path.getsize(film["path"])
     try:
         reader = FilmReader(film["path"], film["every"], *self._read_so_far(film["id"]))
         film = self._put_film(film["content"], film, {}, **reader.facts)
-        for row in self._stored({"film": film["id"], **row} for row in reader):
+        for row in reader:
+            self._put({"film": film["id"], **row})
             done = row["time"] / (reader.facts["duration"] or math.inf)
             bar.update(before + int(size * min(done, 1)) - bar.n)
         error = reader.error
@@ -564,8 +548,9 @@ def _note_gone(self: Catalogue, film: int, folder: Path, rows: list, notes: list
 
 @patch
 def _read_stills(self: Catalogue, stills: list, bar, notes: list):
-    rows = ({**_score_still(path), **about} for path, about in stills)
-    for (path, _), row in zip(stills, self._stored(rows)):
+    for path, about in stills:
+        row = {**_score_still(path), **about}
+        self._put(row)
         bar.update(os.path.getsize(path))
         if "error" in row:
             notes.append((row["name"], "broken", row["error"]))
