@@ -65,18 +65,24 @@ def quickstart(out: Path = Path("quickstart")):
     print(f"{table.round(1).to_string(na_rep='')}\n")
     print(f"pictures:  {out / 'comparison.png'}\ntable:     {out / 'table.csv'}\nruns:      {out / 'runs'}", flush=True)
     runs = [out / "runs" / recipe.name for recipe in quick.quickstart_recipes()]
-    page = report(runs, out, extractor="simple")
+    page = report(runs, out, Judging(extractor="simple"))
     print(f"next:      open {page}")
     print(f"           toon2real translate {runs[-1]} {out / 'scenes' / 'cartoon'} --out translated")
     print("           make lab   opens the notebooks; nbs/index.ipynb is the tour")
 
 
-def train_class():
-    "The class whose fields are the options of `toon2real train`; made on demand, so that other commands need no torch"
+def presets() -> dict:
+    "Name -> recipe of the systems that can be trained; imported on demand, so that other commands need no torch"
     from toon2real.cyclegan import cartoon2real, toon2real
     from toon2real.patchwise import patchwise
-    from toon2real.training import Options
     from toon2real.unit import unit
+
+    return dict(toon2real=toon2real, cartoon2real=cartoon2real, unit=unit, patchwise=patchwise)
+
+
+def train_class():
+    "The class whose fields are the options of `toon2real train`; made on demand, as they need torch"
+    from toon2real.training import Options
 
     systems = {
         "toon2real": "CycleGAN with spectral normalization in its discriminators: the paper's system",
@@ -84,7 +90,7 @@ def train_class():
         "unit": "UNIT, the paper's other comparison",
         "patchwise": "one generator and a contrast of patches in place of the cycle: beyond the paper",
     }
-    recipes = dict(toon2real=toon2real, cartoon2real=cartoon2real, unit=unit, patchwise=patchwise)
+    recipes = presets()
     Preset = tyro.extras.subcommand_type_from_defaults(recipes, systems, prefix_names=False)
 
     @dataclass
@@ -113,7 +119,7 @@ def train_class():
         init_from: Folder = None  # a run or weights file to fine-tune from
         device: Name = None  # cuda, cuda:1, cpu, mps (default: a GPU if there is one)
         options: OmitArgPrefixes[Options] = Options()  # how the training runs and what it keeps
-        recipe: OmitArgPrefixes[OmitSubcommandPrefixes[Preset]] = toon2real  # the system and its numbers
+        recipe: OmitArgPrefixes[OmitSubcommandPrefixes[Preset]] = recipes["toon2real"]  # the system and its numbers
 
         def __call__(self, command: list[str]):
             if self.stop:
@@ -173,13 +179,10 @@ def _trainer(train, command: list[str]):
 
 def _refuse_changes(train):
     "ValueError where a resumed training is given what it cannot change"
-    from toon2real.cyclegan import cartoon2real, toon2real
-    from toon2real.patchwise import patchwise
     from toon2real.runs import Run
     from toon2real.training import Options
-    from toon2real.unit import unit
 
-    as_it_was = toon2real, cartoon2real, unit, patchwise, Run(train.resume).recipe
+    as_it_was = *presets().values(), Run(train.resume).recipe
     if train.run or train.init_from or train.options != Options() or train.recipe not in as_it_was:
         remedy = f"leave the other options out, or begin a new run with --init-from {train.resume}"
         raise ValueError(f"--resume {train.resume} goes on with the recipe and options it was begun with: {remedy}")
@@ -194,10 +197,12 @@ class Judging:
     n: Number = None  # images in every set (default: as many as all sets allow; the floor needs two sets of photos)
     seed: int = 0  # which of them
     reps: int = 100  # resamplings for the intervals
-    extractor: str = "auto"  # an Inception weights file, simple, or auto: the Inception that is found, else simple
+    extractor: str = "auto"
+    """An Inception weights file; simple; auto: the Inception that is found, else simple; or, for several runs, theirs:
+    what their best epochs were chosen by."""
 
 
-BY_DEFAULT = Judging()
+BY_DEFAULT, AS_THEY_WERE = Judging(), Judging(extractor="theirs")
 
 
 def evaluate(what: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, again: bool = False, out: Folder = None):
@@ -300,13 +305,7 @@ def _terms(about: dict) -> str:
 
 
 def report(
-    runs: Paths,
-    out: Path = Path("report"),
-    cartoon: Folder = None,
-    photo: Folder = None,
-    seed: int = 0,
-    extractor: str = "theirs",
-    until: Number = None,
+    runs: Paths, out: Path = Path("report"), on: OmitArgPrefixes[Judging] = AS_THEY_WERE, until: Number = None
 ) -> Path:
     """The paper's figures (PNG and PDF) and one self-contained HTML page of several runs.
 
@@ -315,17 +314,14 @@ def report(
     Args:
         runs: Runs, of one side, that share their held-out pictures.
         out: A folder for figures/ and report.html.
-        cartoon: Held-out cartoons (default: those of the first run).
-        photo: Held-out photos, likewise.
-        seed: Which pictures are judged and shown.
-        extractor: theirs (by which the best epochs were chosen), an Inception weights file, simple, or auto.
+        on: On what they are compared; its seed also chooses the pictures that are shown.
         until: As if the runs had ended after this epoch.
     """
     from toon2real.figures import paper_figures
     from toon2real.experiment import compare as gather
     from toon2real.report import report as page
 
-    comparison = gather(runs, extractor=extractor, until=until, cartoon=cartoon, photo=photo, seed=seed)
+    comparison = gather(runs, **asdict(on), until=until)
     print(f"figures:   {out / 'figures'}", flush=True)
     paper_figures(comparison, out / "figures")
     made = page(comparison, out / "report.html")
