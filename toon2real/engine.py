@@ -195,8 +195,7 @@ def speed_up(
     self._bring_moments(device)
     if compile is True or (compile == "auto" and repays(self.recipe, steps, device.type)):
         self._compile()
-    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-    if device.type == "cuda" and compile is not False and self.drawn_ahead and alone:
+    if device.type == "cuda" and compile is not False and self.drawn_ahead and ranks()[1] == 1:
         self.captured = Captured(self)
     return self
 

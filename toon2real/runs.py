@@ -645,12 +645,17 @@ def metric(self: Run) -> str | None:
 
 
 @patch(as_prop=True)
+def judged(self: Run) -> pd.DataFrame:
+    "The rows of the history that have metrics, by epoch"
+    rows = self.history.set_index("epoch")
+    return rows[rows[self.metric].notna()] if self.metric in rows else rows.iloc[:0]
+
+
+@patch(as_prop=True)
 def best(self: Run) -> int | None:
     "The epoch with the lowest `metric`"
-    rows = self.history
-    if self.metric not in rows or rows[self.metric].isna().all():
-        return None
-    return int(rows.epoch[rows[self.metric].idxmin()])
+    rows = self.judged
+    return int(rows[self.metric].idxmin()) if len(rows) else None
 
 # %% ../nbs/21_runs.ipynb #95f55897
 @patch

@@ -380,10 +380,10 @@ def _evaluate(self: Trainer) -> dict:
 def _drop_former_best(self: Trainer):
     "Remove generators that were kept only because no earlier epoch had been better"
     run = self.run
-    if run.best is None:
+    if run.judged.empty:
         return
-    metric = run.history[run.metric]
-    records = set(run.history.epoch[metric == metric.cummin()])
+    metric = run.judged[run.metric]
+    records = set(metric.index[metric == metric.cummin()])
     for epoch in records & set(run.weight_epochs) - {run.best}:
         if not self._due(self.options.weights_every, epoch):
             run._weights(epoch).unlink()
@@ -392,10 +392,9 @@ def _drop_former_best(self: Trainer):
 @patch
 def _judged(self: Trainer) -> dict | None:
     "The last evaluation, and which epoch was the best"
-    best, metric = self.run.best, self.run.metric
+    best, metric, rows = self.run.best, self.run.metric, self.run.judged
     if best is None:
         return None
-    rows = self.run.history.dropna(subset=metric).set_index("epoch")
     last = rows.filter(list(self.run.about["judge"]["untranslated"])).iloc[-1].to_dict()
     lowest = float(rows[metric][best])
     return dict(epoch=int(rows.index[-1]), metric=metric, value=last[metric], best=lowest, best_epoch=best, all=last)
