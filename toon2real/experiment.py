@@ -44,7 +44,6 @@ def table1(**changes) -> list[Recipe]:
     "The paper's comparison: UNIT, Cartoon-to-real, toon2real; `changes` go into each (`side=64, width=32`)"
     return [recipe.replace(**changes) for recipe in (unit, cartoon2real, toon2real)]
 
-
 # %% ../nbs/29_experiment.ipynb #feeb096d
 def train_all(
     recipes: Iterable[Recipe],  # names must differ
