@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tqdm.auto import tqdm
 
 from .data import cache_folder
 from .images import ImageError, WriteError, atomic, list_images, open_image, to_uint8
@@ -244,8 +245,6 @@ class ImageSet:
 # %% ../nbs/24_features.ipynb #e948e1b7
 def batches(images: ImageSet, rows: range, extractor, size: int = None, progress: bool = False):
     "Rows and pixels of one batch after the other (default: 16 on a CPU, 128 on CUDA)"
-    from tqdm.auto import tqdm
-
     device = getattr(extractor, "device", None)
     size = size or (128 if device and device.type == "cuda" else 16)
     with tqdm(total=len(rows), unit="image", desc=repr(extractor), disable=not progress, leave=False) as bar:

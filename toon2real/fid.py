@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
+from .data import Domain, choose
 from toon2real.distances import (
     KID,
     bootstrap,
@@ -317,8 +318,6 @@ def judge_of(
 
 def _some_of(source, n: int, side: int) -> np.ndarray | None:
     "`n` pictures by chance, read at this side; None if there are not so many"
-    from toon2real.data import Domain, choose  # here, for whoever measures folders does without
-
     scenes = str(source).startswith("scenes:")
     if not scenes and not (source and Path(source).is_dir()):
         return None

@@ -29,7 +29,18 @@ from .experiment import TITLES, Comparison, _told_apart, colour
 from .live import PictureWidget, static
 from .monitor import TrainingMonitor  # noqa: F401
 from .picker import FramePicker  # noqa: F401
-from .images import ImageError, jpeg_bytes, list_images, open_image, png_bytes, to_pil, utf8
+from toon2real.images import (
+    ImageError,
+    check_choice,
+    check_shape,
+    jpeg_bytes,
+    list_images,
+    open_image,
+    png_bytes,
+    read_json,
+    to_pil,
+    utf8,
+)
 from .likeness import static_page
 from .runs import SAMPLE_COLUMNS, Run
 from .scenes import pairs, scenes
@@ -396,6 +407,10 @@ def _append(path: Path, record: dict):
         os.fsync(file.fileno())
 
 
+_ANSWER = dict.fromkeys(("study", "participant", "question", "left", "right", "chosen"), str)
+_ANSWER |= {"trial": int, "image": int}
+
+
 def _answers(path: Path) -> list[dict]:
     "The answers of a file; ValueError names a line that is none"
     if not path.exists():
@@ -403,20 +418,14 @@ def _answers(path: Path) -> list[dict]:
     answers, (*lines, _) = [], path.read_bytes().split(b"\n")  # after the last newline: nothing, or half a line
     for number, line in enumerate(lines, 1):
         try:
-            answers.append(_checked(json.loads(line)))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            answer = json.loads(line)
+            check_shape(answer, _ANSWER)
+            check_choice(QUESTIONS, question=answer["question"])
+            check_choice((answer["left"], answer["right"]), chosen=answer["chosen"])
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is no answer ({error}): remove that line") from error
+        answers.append(answer)
     return answers
-
-
-def _checked(answer: dict) -> dict:
-    "An answer that is one; KeyError, TypeError or ValueError otherwise"
-    known = answer["question"] in QUESTIONS and answer["chosen"] in (answer["left"], answer["right"])
-    if not known or type(answer["trial"]) is not int or type(answer["image"]) is not int:
-        raise ValueError("it does not say what was asked and chosen")
-    if not isinstance(answer["study"], str) or not isinstance(answer["participant"], str):
-        raise ValueError("it does not say of which study and of whom")
-    return answer
 
 # %% ../nbs/39_widgets.ipynb #a787e815
 class HumanStudy(PictureWidget):
@@ -600,12 +609,13 @@ def take_answers(
 ) -> int:  # answers added
     "Add the answers of a page; ValueError if they belong to another study"
     try:
-        given = json.loads(Path(path).read_text(encoding="utf-8"))
-        answers = [(one["trial"], one["chosen"], one["seconds"]) for one in given["answers"]]
-        theirs, participant = given["study"], str(given["participant"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        why = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} is no file of answers ({why}): save it from the page again") from error
+        given = read_json(path, {"study": str, "participant": str, "answers": list})
+        for one in given["answers"]:
+            check_shape(one, dict.fromkeys(("trial", "chosen", "seconds"), object))
+    except ValueError as error:
+        raise ValueError(f"{path} is no file of answers ({error}): save it from the page again") from error
+    answers = [(one["trial"], one["chosen"], one["seconds"]) for one in given["answers"]]
+    theirs, participant = given["study"], given["participant"]
     if theirs != study.study:
         raise ValueError(f"{path} answers another study ({theirs}): this one is {study.study}")
     before = study.answered(participant)
