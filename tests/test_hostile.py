@@ -30,6 +30,7 @@ from toon2real.data import Domain, choose
 from toon2real.distances import bootstrap, frechet_distance, frechet_features, precision_recall, subsample
 from toon2real.experiment import Comparison, markdown
 from toon2real.figures import paper_figures
+from toon2real.fid import Judge
 from toon2real.films import Writer, decode
 from toon2real.images import WriteError, list_images, printable, write_atomic
 from toon2real.runs import Run, RunError, load_weights, read_about, save_weights
@@ -635,6 +636,7 @@ def test_names_in_tables_and_figures_are_text(run, tmp_path, monkeypatch):
         (lambda x: subsample(x, -3), "-3"),
         (lambda x: choose(10, -3, 0, "x"), "n=-3"),
         (lambda x: bootstrap(frechet_features, x, x, 0), "reps=0"),
+        (lambda x: Judge(x, x, "simple", reps=10**20), f"reps={10**20}"),
         (lambda x: precision_recall(x, x, 0), "k=0"),
         (lambda x: frechet_distance([0, 0], [[1, 5], [0, 1]], [0, 0], np.eye(2)), "cov1 is no covariance"),
         (lambda x: frechet_distance([0, 0], np.eye(2), [0, 0], -np.eye(2)), "eigenvalue -1"),

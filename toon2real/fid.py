@@ -207,7 +207,8 @@ class Judge:
         others=None,  # further photographs, for the floor (default: half of `target`)
         **kw,  # for `features`: cache, batch, progress
     ):
-        check_range(0, reps=reps, seed=seed)
+        check_range(0, seed=seed)
+        check_range(0, 1_000_000, reps=reps)
         self.extractor = extractor or extractor_for(dims)
         self.dims, self.seed, self.reps, self.kw = self._depths(dims), seed, reps, kw
         self.main, self.kid = (self.extractor.label(metric, self.dims[0]) for metric in ("FID", "KID"))
