@@ -36,7 +36,12 @@ def run_notebooks(python: str, names: list[str]) -> int:
             verdict = "failed" if done.returncode else "passed"
             print(f"{verdict}  {path.relative_to(nbs)}  {time.monotonic() - start:.0f} s", flush=True)
             if done.returncode:
-                print(done.stderr[-3000:], flush=True)
+                print(
+                    f"exit status {done.returncode} (below 0: ended by that signal)",
+                    done.stderr[-3000:],
+                    sep="\n",
+                    flush=True,
+                )
     print(f"{len(found) - failed} passed, {failed} failed")
     return failed
 
