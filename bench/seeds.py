@@ -60,8 +60,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", help="what bench/ablation.py wrote")
     parser.add_argument("measures", nargs="+", help="names in `last`, such as KID-768")
+    parser.add_argument("--without", nargs="*", default=[], help="leave out lines with such a word: patchwise")
     options = parser.parse_args()
     found = arms(rows_of(options.file))
+    found = {name: seeds for name, seeds in found.items() if not any(word in name for word in options.without)}
     numbers = {name: {seed: measures(row) for seed, row in seeds.items()} for name, seeds in found.items()}
     for measure in options.measures:
         having = {

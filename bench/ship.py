@@ -43,7 +43,7 @@ def card_of(run, epoch, limits):
         pairs=int(run.history.set_index("epoch").pairs[epoch]),
         epoch=epoch,
         last=last,
-        which="" if epoch == last else ", the one with the lowest weighted FID on these held-out pictures",
+        which="" if epoch == last else ", chosen on training pictures that it never saw (bench/select_epoch.py)",
         n=run.about["judge"]["n"],
         figures=figures_of(run, epoch),
         limits=limits,
