@@ -210,7 +210,7 @@ def test_crops_lie_inside(runs, crop):
 
 @pytest.mark.parametrize("crop", [65, -1])
 def test_crops_outside_are_refused(runs, crop):
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="but it must be from 1 to 64"):
         comparison(compare(runs[0]), n=1, crop=crop)
 
 
