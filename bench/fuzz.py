@@ -285,9 +285,8 @@ def translate_options(rng, here, home):
     known |= {"epoch": ["1"], "device": ["cpu", "cuda:9"], "out": ["out", "x.png", "/dev/null/x", "y" * 300]}
     chosen = options(rng, **known)
     args = ["translate", rng.choice([str(home / "run"), str(home / "w.safetensors")]), "x.png", *chosen]
-    return Case(
-        args + ["--out", "out"] * ("--out" not in chosen), names=values(chosen), writes=("out", "x", "nan", "inf")
-    )
+    writes = "out", *top_level(chosen)
+    return Case(args + ["--out", "out"] * ("--out" not in chosen), names=values(chosen), writes=writes)
 
 
 @maker
@@ -714,7 +713,8 @@ def every_option(rng, here, home):
         own = []  # such a training is allowed, and takes as long as it says
     named = [name.lstrip("-").replace("-", "_") for name in [*odd, *own]]
     writes = *("out", "report", "run", "photos", "c.sqlite", "runs"), *top_level(odd)
-    names = *values([*odd, *own]), *named, *sound[:1]
+    hosts = [part for part in sound if part.startswith("http")]  # nobody answers there, which may be noticed first
+    names = *values([*odd, *own]), *named, *sound[:1], *hosts
     return Case([command, *sound, *odd, *after, *own], names=tuple(filter(None, names)), writes=writes)
 
 

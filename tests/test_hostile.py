@@ -34,7 +34,7 @@ from toon2real.fid import Judge
 from toon2real.films import Writer, decode
 from toon2real.images import WriteError, list_images, printable, write_atomic
 from toon2real.runs import Run, RunError, load_weights, read_about, save_weights
-from toon2real.scenes import scene
+from toon2real.scenes import scene, scenes
 from toon2real.training import Trainer, stills
 from toon2real.translate import Translator, translate_command
 from toon2real.widgets import CompareSystems, FramePicker, HumanStudy, study_results, take_answers
@@ -463,6 +463,18 @@ def test_what_a_training_needs_of_run_json(run):
     for options in ({"colour": 1}, {"samples": "many"}, {"save_minutes": -1}):
         with pytest.raises(RunError, match="run.json: its options"):
             Trainer.resume(changed(run, options=options, **told))
+
+
+def test_a_run_json_without_its_judge(tmp_path):
+    pictures = [scenes(8, seed=seed, side=32, kind=kind) for seed, kind in enumerate(("cartoon", "photo"))]
+    recipe = toon2real.tiny(width=4, blocks=1, side=32, epochs=2, decay_epochs=0)
+    how = {"evaluate_every": 1, "extractor": "simple", "progress": False}
+    done = Trainer(recipe, *pictures, tmp_path / "run", val=pictures, **how).fit()
+    file = done.path / "run.json"
+    about = {name: part for name, part in json.loads(file.read_text()).items() if name not in ("judge", "sha256")}
+    file.write_text(json.dumps(about))
+    with pytest.raises(RunError, match="run.json lacks judge"):
+        Trainer.resume(done.path, *pictures, val=pictures, progress=False)
 
 
 def test_an_enormous_recipe_in_run_json_takes_no_memory(run):

@@ -717,7 +717,9 @@ def _same_judge(self: Trainer):
     "A warning, and no more metrics, if they could not be compared with those before"
     if not self.judge or self.run.same_judge(self.judge.about):
         return
-    before, now, path = self.run.about["judge"], self.judge, self.run.path
+    before, now, path = self.run.about.get("judge"), self.judge, self.run.path
+    if before is None:
+        raise RunError(f"{path / 'run.json'} lacks judge: bring back a copy of it")
     warnings.warn(
         f"{path} was judged on {before['extractor']}, N = {before['n']}, and would now be judged on {now.extractor!r}, "
         f"N = {now.n}, or on other pictures: it goes on without metrics. Bring back what it had "
