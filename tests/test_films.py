@@ -83,6 +83,16 @@ def test_a_clock_that_begins_anew(tmp_path, codec, told):
     assert len(list(decode(tmp_path / "x.mp4"))) == film.frames >= 39
 
 
+def test_a_codec_that_nobody_knows(tmp_path):
+    with Writer(tmp_path / "film.mkv") as film:
+        film.add(FLAT)
+    data = (tmp_path / "film.mkv").read_bytes()
+    assert data.count(b"V_MPEG4/ISO/AVC") == 1
+    (tmp_path / "odd.mkv").write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/AVX"))
+    with pytest.raises(FilmError, match="odd.mkv: nothing here decodes its pictures"):
+        list(decode(tmp_path / "odd.mkv"))
+
+
 def test_a_full_disk(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     random = np.random.default_rng(0)

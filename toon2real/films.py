@@ -43,6 +43,8 @@ def _check(path, stream):
         raise FilmError(f"{path}: holds no video stream: take it off the list")
     if stream.disposition & Disposition.attached_pic:
         raise FilmError(f"{path}: holds no video stream but a cover picture: take it off the list")
+    if stream.codec_context is None:
+        raise FilmError(f"{path}: nothing here decodes its pictures: convert it, or copy or download it again")
     if not 0 < stream.width * stream.height <= _LIMIT:
         size = f"{stream.width} x {stream.height}"
         raise FilmError(f"{path}: a frame of {size} pixels cannot be right: copy or download it again")
