@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from toon2real.data import Domain
 from toon2real.features import best_extractor, features
-from toon2real.fid import fid, weighted_fid
+from toon2real.fid import Judge, fid, weighted_fid
 from toon2real.runs import Run, translate_all
 
 DIMS = 768, 192
@@ -36,22 +36,17 @@ def main():
     cartoons, photos = (
         Domain.open(options.data / kind / "val", side, progress=False).images for kind in ("cartoon", "photo")
     )
-    photos = photos[np.sort(np.random.default_rng(0).permutation(len(photos))[: len(cartoons)])]
-
-    def measured(images):
-        return features(images, DIMS, extractor=extractor)
-
-    target, source = measured(photos), measured(cartoons)
+    judge = Judge(photos, cartoons, DIMS, extractor=extractor)
     print("| | " + " | ".join(f"{how}, {dims}" for dims in DIMS for how in ("sum", "mixture")) + " |")
     print("|---|---|---|---|---|")
-    rows = {"untranslated input": source}
+    rows = {"untranslated input": judge.input}
     for words in options.runs:
         path, _, epoch = words.partition(":")
         run = Run(path)
         made = translate_all(run.system(int(epoch) if epoch else run.weight_epochs[-1]), cartoons)
-        rows[f"{run.path.name}, epoch {epoch or 'last'}"] = measured(made)
+        rows[f"{run.path.name}, epoch {epoch or 'last'}"] = features(made, DIMS, extractor=extractor)
     for name, made in rows.items():
-        print(f"| {name} | " + " | ".join(f"{number:.3g}" for number in row(made, target, source)) + " |")
+        print(f"| {name} | " + " | ".join(f"{number:.3g}" for number in row(made, judge.target, judge.input)) + " |")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ Rows of `bench/ablation.py` that differ in the seed alone make one line: for eac
 lowest and the highest, and the exact permutation test against the line whose mean is lowest. Beside the measures of
 the last epoch there are those of the whole training: "lowest luma" (below 0 colours were inverted), "gradient" and
 "sigma" (means over the last ten looks: of the gradient that the judge of photographs gives the fake, and of the
-spectral norm of its kernels before any normalization), "rough" (mean change of slope of the weighted FID from epoch to
-epoch), "late rise" (its last value minus its lowest) and "core_seconds".
+spectral norm of its kernels before any normalization), "roughness" (`figures.roughness` of the weighted FID over the
+epochs), "late rise" (its last value minus its lowest) and "core_seconds".
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from toon2real.experiment import permutation_p
+from toon2real.figures import roughness
 
 
 def rows_of(path):
@@ -44,7 +45,7 @@ def measures(row):
         numbers |= {"sigma": np.mean(sigmas[0][-10:])} if sigmas else {}
     curve = [epoch.get("weighted FID-768") for epoch in row.get("epochs_judged", [])]
     if len(curve) > 2 and None not in curve:
-        numbers |= {"rough": np.abs(np.diff(curve, n=2)).mean(), "late rise": curve[-1] - min(curve)}
+        numbers |= {"roughness": roughness(curve), "late rise": curve[-1] - min(curve)}
     return numbers
 
 

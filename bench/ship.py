@@ -54,7 +54,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--epoch", type=int, help="by default the last")
+    parser.add_argument("--epoch", type=int, help="as bench/select_epoch.py chose it; by default the last")
     parser.add_argument("--limits", required=True, help="what a user must know: a sentence or two")
     options = parser.parse_args()
     run = Run(options.run)

@@ -257,7 +257,7 @@ def take_picks(
     ids = {tuple(frame): id for *frame, id in cat.db.execute(query)}
     found = {keep: [ids[frame] for frame, said in decisions if said is keep and frame in ids] for keep in _DONE}
     for keep, frames in found.items():
-        cat.decide(frames, keep, who)
+        cat.decide(frames, keep, who or None)
     told = ", ".join(f"{len(found[keep])} {done}" for keep, done in _DONE.items())
     lost = len(decisions) - sum(map(len, found.values()))
     return f"{path}: {told}" + (f"; {lost} are not in this catalogue" if lost else "")
