@@ -158,6 +158,12 @@ def test_refuses(same, tmp_path):
             Translator(same.system, **options)
 
 
+def test_loading_makes_no_optimisers():
+    system = Translator.load("toon2real").system
+    assert "players" not in vars(system)
+    assert [player.name for player in system.players] == ["generators", "discriminators"]
+
+
 def test_leaves_the_system_as_it_was(tiny):
     tiny.train()
     before = {k: v.clone() for k, v in tiny.state_dict().items()}

@@ -9,6 +9,7 @@ __all__ = ['cartoon2real', 'toon2real', 'CycleGANRecipe', 'CycleGAN']
 
 # %% ../nbs/18_cyclegan.ipynb #77d96d68
 from dataclasses import dataclass
+from functools import cached_property
 import torch
 from fastcore.basics import patch
 from .data import Batch, random_state
@@ -65,10 +66,10 @@ class CycleGAN(System):
         self.keyed = pool_rng is None
         self.pool_r = ImagePool(pool, 0 if self.keyed else pool_rng)
         self.pool_c = ImagePool(pool, self.pool_r.rng)
-        self._make_players()
 
-    def _make_players(self):
-        self.players = [
+    @cached_property
+    def players(self):
+        return [
             self.player("generators", [self.G_r, self.G_c], self.generators_loss),
             self.player("discriminators", [self.D_r, self.D_c], self.discriminators_loss),
         ]
@@ -176,5 +177,4 @@ def from_reference(
     system.G_r, system.G_c = G_r, G_c
     system.D_r = PatchGAN.from_reference(state["D_A"], recipe.norm)
     system.D_c = PatchGAN.from_reference(state["D_B"], recipe.norm)
-    system._make_players()
     return system

@@ -9,6 +9,7 @@ __all__ = ['patchwise', 'PatchwiseRecipe', 'PatchGenerator', 'contrast', 'Patchw
 
 # %% ../nbs/20_patchwise.ipynb #b993dca3
 from dataclasses import dataclass
+from functools import cached_property
 import numpy as np
 import torch
 import torch.nn as nn
@@ -149,7 +150,10 @@ class Patchwise(System):
         if recipe.average:
             self.mean_r = self._generator().requires_grad_(False)
         self.generators = self.to_photo_modules = ("mean_r",) if recipe.average else ("G_r",)
-        self.players = [
+
+    @cached_property
+    def players(self):
+        return [
             self.player("generator", [self.G_r, self.heads], self.G_loss),
             self.player("discriminator", [self.D_r], self.D_loss),
         ]

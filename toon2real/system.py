@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from html import escape
 import numpy as np
 import torch
@@ -249,7 +250,7 @@ def by_the_first(work: Callable[[], None]):
 
 # %% ../nbs/16_system.ipynb #bf06d085
 class System(nn.Module):
-    "Networks, their players and their optimisers. Subclasses fill `players` and define `to_photo`, `to_cartoon`"
+    "Networks, their players and their optimisers. Subclasses define `players`, `to_photo` and `to_cartoon`"
 
     generators: tuple[str, ...] = ()  # the modules that translation needs; `runs.save_weights` writes these
     to_photo_modules: tuple[str, ...] = ()  # those of them that `to_photo` needs
@@ -259,8 +260,13 @@ class System(nn.Module):
 
     def __init__(self, recipe: Recipe):
         super().__init__()
-        self.recipe, self.players, self.seen, self.precision = recipe, [], 0, "float32"
+        self.recipe, self.seen, self.precision = recipe, 0, "float32"
         self.forwards, self.captured = {}, None  # see `speed_up`
+
+    @cached_property
+    def players(self) -> list[Player]:
+        "Who moves, in order. Made when first asked for: translation needs no optimisers, which take a second to load"
+        raise TypeError(f"{type(self).__name__} does not define players")
 
     def player(self, name: str, nets: list[nn.Module], loss: Callable, **adam) -> Player:
         "Who moves these networks by Adam at the recipe's rate; parameters that two of them share count once"

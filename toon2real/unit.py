@@ -11,6 +11,7 @@ __all__ = ['unit', 'NOISES', 'UNITRecipe', 'init_kaiming', 'Encoder', 'kl', 'Lay
 # %% ../nbs/19_unit.ipynb #0f151d88
 import re
 from dataclasses import dataclass
+from functools import cached_property
 import numpy as np
 import torch
 import torch.nn as nn
@@ -207,8 +208,11 @@ class UNIT(System):
         if recipe.shared_blocks:
             self.E_r.blocks[-1], self.H_r.blocks[0] = self.E_c.blocks[-1], self.H_c.blocks[0]
         self._given = None
-        autoencoders, decay = [self.E_c, self.H_c, self.E_r, self.H_r], recipe.weight_decay
-        self.players = [
+
+    @cached_property
+    def players(self):
+        autoencoders, decay = [self.E_c, self.H_c, self.E_r, self.H_r], self.recipe.weight_decay
+        return [
             self.player("discriminators", [self.D_c, self.D_r], self.discriminators_loss, weight_decay=decay),
             self.player("generators", autoencoders, self.generators_loss, weight_decay=decay),
         ]
