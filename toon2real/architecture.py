@@ -82,7 +82,8 @@ class PaperFigure(Figure):
 
     def _repr_mimebundle_(self, **kwargs):
         "A JPEG where there are pictures, else a PNG of few colours"
-        drawn, small = io.BytesIO(), io.BytesIO()
+        drawn = io.BytesIO()
+        small = io.BytesIO()
         self.savefig(drawn, format="png", dpi=96)
         image = Image.open(drawn).convert("RGB")
         if any(ax.images for ax in self.axes):
@@ -168,7 +169,8 @@ def panel(
     side: int = 128,  # pixels of the image
 ) -> Panel:
     "The rows of a network and its heading"
-    found, rows = layers(net, side), []
+    found = layers(net, side)
+    rows = []
     entry = convolutions(net)[0].in_channels
     width = side if entry == 3 else side // 4
     for _, branch in groupby(found, key=lambda layer: layer.branch):
@@ -210,8 +212,10 @@ def _slab(ax: Axes, x: float, y: float, shape: tuple, side: int, colour: str) ->
     height = 0.95 * math.sqrt(max(shape[1:]) / side)
     width = 0.05 + 0.25 * math.sqrt(shape[0] / 512)
     depth = 0.16 * height
-    left, bottom = x - (width + depth) / 2, y - (height + depth) / 2
-    rgb, edges = np.array(to_rgb(colour)), [(width, 0), (0, height), (depth, depth)]
+    left = x - (width + depth) / 2
+    bottom = y - (height + depth) / 2
+    rgb = np.array(to_rgb(colour))
+    edges = [(width, 0), (0, height), (depth, depth)]
     for face, shade in zip(_FACES, (rgb, rgb + (1 - rgb) * 0.4, rgb * 0.86)):
         corners = np.array([list(map(int, corner)) for corner in face.split()]) @ edges + (left, bottom)
         ax.add_patch(Polygon(corners, facecolor=shade, edgecolor=INK, linewidth=0.5, joinstyle="round"))
@@ -274,7 +278,9 @@ class _Pen:
 
     def around(self, start: float, top: float, times: int, shape: tuple):
         "x + f(x): the line that goes around f, and the sum"
-        begin, plus, high = start + 0.12, self.right + 0.14, top + 0.18
+        begin = start + 0.12
+        plus = self.right + 0.14
+        high = top + 0.18
         middle = (begin + plus) / 2
         ax, y = self.ax, self.y
         ax.plot([begin, begin, plus, plus], [y, high, high, y + 0.055], solid_joinstyle="round", **_LINE)
@@ -301,7 +307,8 @@ def _draw_row(ax: Axes, row: Row, y: float, pitch: float):
 # %% ../nbs/30_architecture.ipynb #c3b909a1
 def _draw_panel(ax: Axes, panel: Panel, top: float, pitch: float):
     "The heading and the rows below it; an arrow at the left goes from each size of the image to the next"
-    y, above = top - 0.3, None
+    y = top - 0.3
+    above = None
     _text(ax, 0.08, y + 0.1, panel.heading, ha="left", fontsize=8)
     for row in panel.rows:
         middle = y - 0.25 - row.tall / 2
@@ -312,7 +319,8 @@ def _draw_panel(ax: Axes, panel: Panel, top: float, pitch: float):
             _arrow(ax, (edge - 0.15, middle), (edge, middle))
             pool = next(what for what, _ in row.layers[0].before if "pool" in what)
             _text(ax, edge - 0.18, (above + middle) / 2, pool, rotation=90, va="center", ha="right", color=MUTED)
-        y, above = y - row.height, middle
+        y = y - row.height
+        above = middle
 
 # %% ../nbs/30_architecture.ipynb #48abc2e2
 def _networks(system: System) -> dict[str, nn.Module]:
@@ -340,7 +348,8 @@ def architecture(
 ) -> Figure:
     "Figure 2: the layers of live networks, with kernel k and stride s on each"
     if isinstance(net, System):
-        side, net = side or net.recipe.side, _networks(net)
+        side = side or net.recipe.side
+        net = _networks(net)
     nets = net if isinstance(net, dict) else {"": net}
     panels = [panel(net, name, side or 128) for name, net in nets.items()]
     if len(panels) > 1:

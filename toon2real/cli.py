@@ -202,7 +202,8 @@ class Judging:
     what their best epochs were chosen by."""
 
 
-BY_DEFAULT, AS_THEY_WERE = Judging(), Judging(extractor="theirs")
+BY_DEFAULT = Judging()
+AS_THEY_WERE = Judging(extractor="theirs")
 
 
 def evaluate(what: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, again: bool = False, out: Folder = None):

@@ -102,8 +102,10 @@ def generators_loss(self: CycleGAN, batch: Batch, scratch: dict):
         identity_r = recipe.cycle * recipe.identity * reconstruction(same_r, r)
         identity_c = recipe.cycle * recipe.identity * reconstruction(same_c, c)
     else:
-        fake_r, fake_c = self.G_r(c), self.G_c(r)
-    scratch["fake_r"], scratch["fake_c"] = fake_r.detach(), fake_c.detach()
+        fake_r = self.G_r(c)
+        fake_c = self.G_c(r)
+    scratch["fake_r"] = fake_r.detach()
+    scratch["fake_c"] = fake_c.detach()
     terms = dict(
         G_r=generator_loss(self.D_r(fake_r)),
         G_c=generator_loss(self.D_c(fake_c)),
@@ -172,7 +174,8 @@ def from_reference(
 ) -> CycleGAN:
     "A system with the reference's weights"
     need(state, "G_A", "G_B", "D_A", "D_B")
-    G_r, G_c = Generator.from_reference(state["G_A"]), Generator.from_reference(state["G_B"])
+    G_r = Generator.from_reference(state["G_A"])
+    G_c = Generator.from_reference(state["G_B"])
     system = cls(recipe.replace(width=G_r.width, blocks=len(G_r.blocks)), pool_rng)
     system.G_r, system.G_c = G_r, G_c
     system.D_r = PatchGAN.from_reference(state["D_A"], recipe.norm)

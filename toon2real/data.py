@@ -162,10 +162,13 @@ def _build(pile: _Pile, progress: bool) -> Domain:
     "Decode the pictures into a map"
     for killed in pile.place.glob(".*.tmp"):
         killed.unlink()
-    need, free = len(pile.names) * pile.side**2 * 3, shutil.disk_usage(pile.place).free
+    need = len(pile.names) * pile.side**2 * 3
+    free = shutil.disk_usage(pile.place).free
     if need > free:
         raise OSError(f"{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
-    path, names, skipped = pile.place / "images.bin", [], []
+    path = pile.place / "images.bin"
+    names = []
+    skipped = []
     bar = tqdm(pile.names, f"decoding {pile.label}", unit="image", delay=1, leave=False, disable=not progress)
     threads = min(os.cpu_count() or 1, 16)
     decoded = in_background(pile.read, pile.names, threads, ahead=64 * threads)
@@ -220,10 +223,13 @@ def _files(source, side: int, cache) -> _Pile:
     "A folder (`source` is one path), or a list of files"
     if isinstance(source, str | os.PathLike):
         base = Path(source).expanduser().resolve()
-        paths, label, key = list_images(base), printable("/".join(base.parts[-2:])), None
+        paths = list_images(base)
+        label = printable("/".join(base.parts[-2:]))
+        key = None
     else:
         paths = [Path(path).expanduser().absolute() for path in _checked_list(source)]
-        base, label = Path(os.path.commonpath([path.parent for path in paths])), f"list of {len(paths)} files"
+        base = Path(os.path.commonpath([path.parent for path in paths]))
+        label = f"list of {len(paths)} files"
         key = [str(path) for path in paths]
     names = [path.relative_to(base).as_posix() for path in paths]
     fingerprint = _digest([_stat(path) for path in paths], names)
@@ -254,7 +260,10 @@ def _drawn(source: str, side: int, cache) -> _Pile:
     match = _SCENES.fullmatch(source)
     if not match or int(match[2]) > int(match[3]):
         raise DataError(f"{source!r} names no scenes: write scenes:cartoon:0-799 or scenes:photo:800-1599@64")
-    kind, first, last, drawn = match[1], int(match[2]), int(match[3]), int(match[4] or 128)
+    kind = match[1]
+    first = int(match[2])
+    last = int(match[3])
+    drawn = int(match[4] or 128)
     if last - first >= 1_000_000:
         raise DataError(f"{source!r} is {last - first + 1:,} scenes: name 1,000,000 at most")
     try:
@@ -342,7 +351,8 @@ def epoch_order(
     def chance(purpose):
         return random_state(seed, purpose, epoch)
 
-    size, fill = max(n_c, n_r), chance("order of the fill")
+    size = max(n_c, n_r)
+    fill = chance("order of the fill")
     order = chance("order").permutation(size)
     while len(order) < n:
         order = np.concatenate([order, fill.permutation(size)])
@@ -427,7 +437,10 @@ class Pairs:
     ):
         _check(cartoon, photo, side, batch, rank, world)
         self.cartoon, self.photo, self.side, self.size = cartoon, photo, side, batch
-        self.seed, self.device, self.rank, self.world = seed, torch.device(device), rank, world
+        self.seed = seed
+        self.device = torch.device(device)
+        self.rank = rank
+        self.world = world
         self.steps = math.ceil(max(len(cartoon), len(photo)) / batch)
         self.samples = self.steps * batch  # of an epoch
         self.resident = _fits((cartoon, photo), self.device)

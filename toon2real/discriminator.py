@@ -155,6 +155,10 @@ def receptive_field(
     "The patch behind a logit, from kernels, strides and paddings"
     side, stride, start = 1, 1, 0
     for conv in reversed(convolutions(net)):
-        kernel, step, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
-        side, stride, start = (side - 1) * step + kernel, stride * step, start * step - padding
+        kernel = conv.kernel_size[0]
+        step = conv.stride[0]
+        padding = conv.padding[0]
+        side = (side - 1) * step + kernel
+        stride = stride * step
+        start = start * step - padding
     return side, stride, start

@@ -42,7 +42,8 @@ def _rows(x, name: str = "features", least: int = 2) -> torch.Tensor:
 
 def _pair(x, y, least: int = 2):
     "Two sets of features of one width, on one device"
-    x, y = _rows(x, "x", least), _rows(y, "y", least)
+    x = _rows(x, "x", least)
+    y = _rows(y, "y", least)
     if x.shape[1] != y.shape[1]:
         widths = f"{x.shape[1]} and of {y.shape[1]}"
         raise ValueError(f"features of {widths} dimensions cannot be compared: use one extractor for both")
@@ -76,7 +77,8 @@ def frechet_distance(
     cov2,  # and its covariance
 ) -> float:  # squared distance, in squared units of the features; never negative
     "Frechet distance of two Gaussians in float64, for covariances of any rank (Heusel et al. 2017, Eq. 6)"
-    mu1, mu2 = _float64(mu1, "mu1").reshape(-1), _float64(mu2, "mu2").reshape(-1)
+    mu1 = _float64(mu1, "mu1").reshape(-1)
+    mu2 = _float64(mu2, "mu2").reshape(-1)
     cov1, cov2 = (torch.atleast_2d(_float64(o, name)) for o, name in ((cov1, "cov1"), (cov2, "cov2")))
     D = len(mu1)
     for name, o, shape in (("mu2", mu2, (D,)), ("cov1", cov1, (D, D)), ("cov2", cov2, (D, D))):
@@ -110,7 +112,8 @@ def frechet_features(
 # %% ../nbs/22_distances.ipynb #3d624bfe
 def _kernel_sums(x: torch.Tensor, y: torch.Tensor):
     "Row and column sums of the cubic kernel over blocks of rows, to spare memory; of x with itself without self-pairs"
-    rows, columns = [], y.new_zeros(len(y))
+    rows = []
+    columns = y.new_zeros(len(y))
     for start in range(0, len(x), 1024):
         k = x[start : start + 1024] @ y.T / x.shape[1] + 1
         k = k * k * k
@@ -135,14 +138,18 @@ def kernel_distance(
     """Unbiased squared maximum mean discrepancy with the cubic kernel (Binkowski et al. 2018), over all pairs at once
     rather than over random subsets. The standard error is the two-sample jackknife."""
     x, y = _pair(x, y, least=3)
-    m, n = len(x), len(y)
-    rows_x, rows_y = _kernel_sums(x, x)[0], _kernel_sums(y, y)[0]
+    m = len(x)
+    n = len(y)
+    rows_x = _kernel_sums(x, x)[0]
+    rows_y = _kernel_sums(y, y)[0]
     cross_x, cross_y = _kernel_sums(x, y)
 
     def mmd(within_x, within_y, across, m, n):
         return within_x / (m * (m - 1)) + within_y / (n * (n - 1)) - 2 * across / (m * n)
 
-    sum_x, sum_y, across = rows_x.sum(), rows_y.sum(), cross_x.sum()
+    sum_x = rows_x.sum()
+    sum_y = rows_y.sum()
+    across = cross_x.sum()
     without_x = mmd(sum_x - 2 * rows_x, sum_y, across - cross_x, m - 1, n)
     without_y = mmd(sum_x, sum_y - 2 * rows_y, across - cross_y, m, n - 1)
     variance = (m - 1) ** 2 / m * without_x.var() + (n - 1) ** 2 / n * without_y.var()

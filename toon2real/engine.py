@@ -109,7 +109,8 @@ class Captured:
     def _aside(self, batch: Batch, draws: dict) -> dict[str, torch.Tensor]:
         "A plain step on the stream that the graph will be recorded on"
         with self.alone:
-            main, aside = torch.cuda.current_stream(batch.c.device), self._stream(batch.c.device)
+            main = torch.cuda.current_stream(batch.c.device)
+            aside = self._stream(batch.c.device)
             aside.wait_stream(main)
             with torch.cuda.stream(aside):
                 terms = self.system.turns(batch, draws)
@@ -128,7 +129,8 @@ class Captured:
         batch = Batch(draws.pop("c"), draws.pop("r"), index)
         device = batch.c.device
         with self.alone, torch.cuda.device(device):
-            main, graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
+            main = torch.cuda.current_stream()
+            graph = torch.cuda.CUDAGraph()
             # other threads, such as a notebook's next cell, may use the device meanwhile
             options = dict(stream=self._stream(device), capture_error_mode="thread_local")
             try:
@@ -141,7 +143,8 @@ class Captured:
                 first = e.__context__ or e  # the end of a recording that broke off is an error too
                 self._give_up(str(first).strip().partition("\n")[0][:160])
                 return
-        self.names, self.graph = list(terms), graph
+        self.names = list(terms)
+        self.graph = graph
 
     def _give_up(self, reason: str):
         "Say why, and go on with plain steps"

@@ -69,11 +69,13 @@ def _edges(grey: torch.Tensor, colour: torch.Tensor) -> list:
 # %% ../nbs/24_features.ipynb #12d2b4b5
 def _spectrum(grey: torch.Tensor) -> list:
     "Log power in octaves of spatial frequency: 1-2, 2-4, ... cycles in the image; what nobody sees counts little"
-    side, device = grey.shape[-1], grey.device
+    side = grey.shape[-1]
+    device = grey.device
     window = torch.hann_window(side, periodic=False, device=device)
     centred = grey[:, 0] - grey.mean((1, 2, 3))[:, None, None]
     power = torch.fft.rfft2(centred * window[:, None] * window).abs().square() / side**2
-    rows, columns = torch.fft.fftfreq(side, 1 / side, device=device), torch.fft.rfftfreq(side, 1 / side, device=device)
+    rows = torch.fft.fftfreq(side, 1 / side, device=device)
+    columns = torch.fft.rfftfreq(side, 1 / side, device=device)
     cycles = torch.hypot(rows[:, None], columns[None])
     octaves = [(cycles >= low) & (cycles < 2 * low) for low in (1, 2, 4, 8, 16)]
     return [(power[:, octave].mean(1) + 1e-3).log() for octave in octaves]
@@ -109,7 +111,8 @@ def _simple(images) -> torch.Tensor:
     colour = torch.cat([x[:, 2:] - grey, x[:, :1] - grey], 1)
     found = _colours(grey, colour)
     for scale in (1, 2, 4):
-        small_grey, small_colour = F.avg_pool2d(grey, scale), F.avg_pool2d(colour, scale)
+        small_grey = F.avg_pool2d(grey, scale)
+        small_colour = F.avg_pool2d(colour, scale)
         blurred = F.avg_pool2d(small_grey, 3, 1, 1, count_include_pad=False)
         found += _edges(small_grey, small_colour) + _moments(small_grey - blurred)
     return torch.stack(found + _local_contrast(grey) + _spectrum(grey), 1)
@@ -205,11 +208,14 @@ class ImageSet:
         if isinstance(source, ImageSet):
             self.items, self.stored = source.items, source.stored
         elif _is_path(source):
-            self.items, self.stored = list_images(source), True
+            self.items = list_images(source)
+            self.stored = True
         elif isinstance(source, (list, tuple)):
-            self.items, self.stored = list(source), all(map(_is_path, source))
+            self.items = list(source)
+            self.stored = all(map(_is_path, source))
         else:  # `stored`: on disk, so that its features are worth keeping
-            self.items, self.stored = _channels_last(array), isinstance(array, np.memmap) or array is not source
+            self.items = _channels_last(array)
+            self.stored = isinstance(array, np.memmap) or array is not source
         if not len(self.items):
             raise ImageError("an empty set of images: pass one or more")
 

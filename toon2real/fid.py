@@ -40,7 +40,11 @@ class Score(float):
 
     def __new__(cls, value, name="", n=(), of=None, seed=None, extractor=""):
         self = super().__new__(cls, value)
-        self.name, self.n, self.of, self.seed, self.extractor = name, tuple(n), tuple(of or n), seed, str(extractor)
+        self.name = name
+        self.n = tuple(n)
+        self.of = tuple(of or n)
+        self.seed = seed
+        self.extractor = str(extractor)
         return self
 
     def __repr__(self):
@@ -69,7 +73,8 @@ class _Sets(NamedTuple):
     dims: int | str
 
     def score(self, value: float, metric: str, i: int, j: int) -> Score:
-        sizes, of = (len(self.x[i]), len(self.x[j])), (self.of[i], self.of[j])
+        sizes = (len(self.x[i]), len(self.x[j]))
+        of = (self.of[i], self.of[j])
         return Score(value, self.extractor.label(metric, self.dims), sizes, of, self.seed, self.extractor)
 
 
@@ -78,7 +83,8 @@ def _gather(sources, dims, n, seed, extractor=None, **kw) -> _Sets:
     width = next((source.shape[1] for source in sources if is_features(source)), None)
     inception = {name: kw.pop(name) for name in ("weights", "device", "dtype") if name in kw}
     if all(map(is_features, sources)):
-        extractor, dims = _Given(), width
+        extractor = _Given()
+        dims = width
     extractor = extractor or extractor_for(dims or width, **inception)
     dims = dims or extractor.dims
     x = [features(source, dims, extractor=extractor, **kw) for source in sources]
@@ -133,7 +139,8 @@ def weighted_fid(
     "The paper's weighted Frechet distance with its parts"
     sets = _gather((generated, target, input), dims, n, seed, **kw)
     made, photos, cartoons = sets.x
-    to_target, to_input = frechet_features(made, photos), frechet_features(made, cartoons)
+    to_target = frechet_features(made, photos)
+    to_input = frechet_features(made, cartoons)
     weighted = sets.score(0.8 * to_target + 0.2 * to_input, "FID", 0, 1)
     weighted.name = f"weighted {weighted.name}"
     return WeightedFID(weighted, sets.score(to_target, "FID", 0, 1), sets.score(to_input, "FID", 0, 2))
@@ -167,7 +174,8 @@ def content(
     extractor: Inception = None,  # default: the one whose weights are found
 ) -> Score:  # mean cosine, with its pairs counted
     "Mean cosine of spatial Mixed_6e features of each output and its input; the names of files must agree"
-    outputs, inputs = ImageSet(output), ImageSet(input)
+    outputs = ImageSet(output)
+    inputs = ImageSet(input)
     _check_pairs(outputs, inputs)
     extractor = extractor or Inception(768)
     both = (batches(images, range(len(images)), extractor) for images in (outputs, inputs))
@@ -210,10 +218,14 @@ class Judge:
         check_range(0, seed=seed)
         check_range(0, 1_000_000, reps=reps)
         self.extractor = extractor or extractor_for(dims)
-        self.dims, self.seed, self.reps, self.kw = self._depths(dims), seed, reps, kw
+        self.dims = self._depths(dims)
+        self.seed = seed
+        self.reps = reps
+        self.kw = kw
         self.main, self.kid = (self.extractor.label(metric, self.dims[0]) for metric in ("FID", "KID"))
         self.metric = f"weighted {self.main}"  # the best epoch is the one where it is lowest
-        target, self.inputs = ImageSet(target), ImageSet(input)
+        target = ImageSet(target)
+        self.inputs = ImageSet(input)
         self.available = {"target": len(target), "input": len(self.inputs)}
         digests = target.digest() + self.inputs.digest()
         self.images = hashlib.sha256(digests.encode()).hexdigest()[:16]
@@ -290,7 +302,8 @@ def _judged(self: Judge, images: ImageSet) -> dict:
 @patch
 def _row(self: Judge, x: dict, to_input: float, content: float | None) -> dict:
     "Distances of features `x` to the photographs, beside their distance and content to the cartoons"
-    main, target = x[self.dims[0]], self.target[self.dims[0]]
+    main = x[self.dims[0]]
+    target = self.target[self.dims[0]]
     kernel = kernel_distance(main, target)
     row = {self.kid: kernel.value, f"{self.kid} se": kernel.se}
     for dims in self.dims:

@@ -104,7 +104,8 @@ def _frames(container, stream, problems: list):
 
 def _timed(container, stream, problems: list) -> Iterator[tuple]:
     "(pts, seconds from the start, frame) of each good frame; a frame without a time stamp gets its number"
-    tick, start = float(stream.time_base), stream.start_time or 0
+    tick = float(stream.time_base)
+    start = stream.start_time or 0
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     for number, frame in enumerate(_frames(container, stream, problems)):
         if frame.is_corrupt:
@@ -165,7 +166,8 @@ def _told_end(stream) -> float:
 
 def _to_the_end(frames, stream, problems: list) -> Iterator[tuple]:
     "Frames as `_timed` gives them; a note where they end more than a frame too early"
-    last, longest = 0.0, 1 / float(stream.average_rate or stream.guessed_rate or 25)
+    last = 0.0
+    longest = 1 / float(stream.average_rate or stream.guessed_rate or 25)
     for found in frames:
         last, longest = found[1], max(longest, found[1] - last)
         yield found
@@ -211,7 +213,8 @@ def picture(
     scaler: VideoReformatter = None,  # to use again: it remembers what it prepared for a size
 ) -> Image.Image:  # RGB, square pixels, upright
     "A decoded frame as RGB. Video that does not name its colour matrix has BT.709 from 720 lines on, else BT.601."
-    width, height = frame.width * float(stream_ratio or 1), frame.height
+    width = frame.width * float(stream_ratio or 1)
+    height = frame.height
     scale = min(1.0, side / max(width, height)) if side else 1.0
     size = [max(round(length * scale), 1) for length in (width, height)]
     how = Interpolation.AREA if scale < 1 else Interpolation.LANCZOS
@@ -247,7 +250,8 @@ def _encoder(box, size: tuple[int, int], rate: Fraction, crf: int, keyframe: flo
 
 def _to_frame(image: Image.Image, tick: int) -> av.VideoFrame:
     "A picture as a frame in BT.709, its sides made even"
-    height, width = image.height % 2, image.width % 2
+    height = image.height % 2
+    width = image.width % 2
     pixels = np.pad(np.asarray(image), ((0, height), (0, width), (0, 0)), mode="edge")
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
     frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
@@ -302,13 +306,16 @@ class Writer:
         crf: int = 18,  # quality of H.264: 0 (lossless) to 51; 18 looks like the original
         keyframe: float = 10.0,  # seconds between two key frames, at most
     ):
-        self.path, self.source = Path(path), sound
+        self.path = Path(path)
+        self.source = sound
         self.rate = Fraction(min(rate, 1000)).limit_denominator(1001)  # a broken header may say any number
         self.crf, self.keyframe = crf, keyframe
         self.frames = 0  # pictures written
         self.sound = "none"  # or "copied", "encoded as AAC", "left out"
         self.problems = []  # what was wrong with the sound
-        self._video, self._track, self._last = None, iter(()), -1
+        self._video = None
+        self._track = iter(())
+        self._last = -1
         self._kind = CONTAINERS.get(self.path.suffix.lower())
         if self._kind is None:
             what = self.path.suffix or "a film without suffix"

@@ -355,7 +355,8 @@ def layers(
 ) -> list[Layer]:  # in the order of the computation
     "What a network does to an image, layer by layer"
     net = copy.deepcopy(net).to("meta").eval()
-    trace, convs = _Trace(net), convolutions(net)
+    trace = _Trace(net)
+    convs = convolutions(net)
     if not convs:
         raise ValueError(f"{type(net).__name__} has no convolutions: there is no architecture to draw")
     for module, name in trace.names.items():

@@ -96,7 +96,8 @@ def open_regular(
 # %% ../nbs/00_images.ipynb #8e888955
 def _grey16(im: Image.Image) -> Image.Image:
     "16-bit grey, scaled to 8 bits; its transparent level is white"
-    levels, clear = np.asarray(im), im.info.get("transparency")
+    levels = np.asarray(im)
+    clear = im.info.get("transparency")
     grey = np.rint(levels.clip(0, 65535) / 257).astype(np.uint8)
     if clear is not None:
         grey[levels == clear] = 255
@@ -354,14 +355,18 @@ def grid(
     captions = _captions(captions, len(images))
     check_range(0, cols=cols)
     cols = min(cols or min(8, math.ceil(math.sqrt(len(images)))), len(images))
-    width, height = max(im.width for im in images), max(im.height for im in images)
+    width = max(im.width for im in images)
+    height = max(im.height for im in images)
     font_size = min(max(10, width // 10), 14)
-    font, text_height = ImageFont.load_default(font_size), font_size + 6 if captions else 0
-    across, down = width + pad, height + text_height + pad  # from one cell to the next
+    font = ImageFont.load_default(font_size)
+    text_height = font_size + 6 if captions else 0
+    across = width + pad
+    down = height + text_height + pad  # from one cell to the next
     out = Image.new("RGB", (cols * across - pad, math.ceil(len(images) / cols) * down - pad), "white")
     draw = ImageDraw.Draw(out)
     for i, im in enumerate(images):
-        x, y = i % cols * across, i // cols * down
+        x = i % cols * across
+        y = i // cols * down
         out.paste(im, (x + (width - im.width) // 2, y + (height - im.height) // 2))
         if captions:
             text = _shorten(captions[i], font, width)
@@ -468,7 +473,8 @@ def in_background(
     ahead: int = 4,  # items that may be under way before the first one's result is asked for
 ) -> Iterator:
     "`function` of each item, in order, worked out by threads"
-    pool, waiting = ThreadPoolExecutor(threads), deque()
+    pool = ThreadPoolExecutor(threads)
+    waiting = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

@@ -105,7 +105,8 @@ def _network(state: dict, dims: int, path) -> nn.Module:
         raise WeightsMissing(f"{path}: these are weights of another network ({e}).") from e
     for layer in list(net.modules()):
         if hasattr(layer, "bn"):
-            layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), nn.Identity()
+            layer.conv = fuse_conv_bn_eval(layer.conv, layer.bn)
+            layer.bn = nn.Identity()
     for name, tensor in net.named_parameters():
         if not tensor.isfinite().all():
             raise WeightsMissing(f"{path}: {name} holds NaN or infinite numbers: the file is damaged.")
@@ -151,7 +152,8 @@ class Inception(nn.Module):
         self.path = "random" if untrained else find_inception(weights)
         state = random_weights(dims or 2048) if untrained else read_state(self.path, WeightsMissing)
         self.hashes = {d: _hash(state, d) for d in DIMS if d <= (dims or 2048) and state.keys() >= _shapes(d).keys()}
-        self.dims, self.dtype = dims or max(self.hashes, default=64), dtype
+        self.dims = dims or max(self.hashes, default=64)
+        self.dtype = dtype
         if self.dims not in self.hashes:
             served = ", ".join(map(str, self.hashes)) or "no"
             remedy = "ask for fewer, or give the full weights." if self.hashes else "they are of another network."
@@ -191,7 +193,8 @@ class Inception(nn.Module):
     @torch.inference_mode()
     def maps(self, images) -> dict:
         "Features at every place: {depth: N x depth x H x W} (17 x 17 places at 768)"
-        found, x = {}, self._input(images)
+        found = {}
+        x = self._input(images)
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             for name, layer in self.net.named_children():
                 x = layer(x)

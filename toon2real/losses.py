@@ -49,7 +49,8 @@ def exchange(
     swap: torch.Tensor,  # N truth values: return the image found there instead
 ) -> torch.Tensor:  # N x 3 x H x W
     "Put `images` into `store`, one after the other, and return what comes out, without synchronisation."
-    res, places = [], slots.clamp(min=0)
+    res = []
+    places = slots.clamp(min=0)
     nowhere = (slots < 0).view(-1, 1, 1, 1)
     swap = swap.view(-1, 1, 1, 1)
     for x, i, stays, back in zip(images.split(1), places.split(1), nowhere.split(1), swap.split(1)):
@@ -128,7 +129,8 @@ class ImagePool:
         images = state["images"]
         if len(images) > self.size:
             raise ValueError(f"ImagePool of size {self.size} cannot hold the {len(images)} stored images")
-        self.images, self.count = None, len(images)
+        self.images = None
+        self.count = len(images)
         if self.count:
             self.reserve(images)[: self.count] = images
         if "rng" in state:

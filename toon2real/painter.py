@@ -51,7 +51,8 @@ def _part_splines(axis, freq, part):
     "The first node and the matrix for a slice of the sample points"
     nodes, matrix = _splines(axis, freq)
     low, high, _ = part.indices(axis.n)
-    first, last = nodes[low], nodes[max(high - 1, low)]
+    first = nodes[low]
+    last = nodes[max(high - 1, low)]
     return first, matrix[part, first - nodes[0] : last - nodes[0] + 4]
 
 
@@ -84,10 +85,13 @@ def fbm(
             break
         first_x, across = _part_splines(x_axis, fx, cols)
         first_y, down = _part_splines(y_axis, fy, rows)
-        i, j = (first_x + key[0] + 61 * octave) % 256, (first_y + key[1] + 97 * octave) % 256
+        i = (first_x + key[0] + 61 * octave) % 256
+        j = (first_y + key[1] + 97 * octave) % 256
         lattice = LATTICE[j : j + down.shape[1], i : i + across.shape[1]]
         total = total + dot(dot(down, lattice), across.T) * 1.8 * strength
-        fx, fy, strength = fx * 2, fy * 2, strength * gain
+        fx = fx * 2
+        fy = fy * 2
+        strength = strength * gain
     return total
 
 # %% ../nbs/02_painter.ipynb #9d3a41b1
@@ -244,7 +248,8 @@ palm  92,172,74
 lamp  255,226,130
 """
 MATERIALS = {name: colours[0] for name, colours in colour_table(MATERIALS).items()}
-MATERIALS["gable"], MATERIALS["window"] = MATERIALS["red"] * 0.8, MATERIALS["bark"] * 0.6
+MATERIALS["gable"] = MATERIALS["red"] * 0.8
+MATERIALS["window"] = MATERIALS["bark"] * 0.6
 
 # %% ../nbs/02_painter.ipynb #15da4529
 @dataclass(frozen=True)
@@ -354,17 +359,22 @@ class Canvas:
     "A picture being painted. World coordinates: one unit is the height of an unzoomed view, (0, 0) its top left corner"
 
     def __init__(self, scene: Scene, width: int, height: int, kind: str, centre=(0.5, 0.5), zoom=1.0):
-        self.scene, self.width, self.height, self.toon = scene, width, height, kind == "cartoon"
+        self.scene = scene
+        self.width = width
+        self.height = height
+        self.toon = kind == "cartoon"
         step = 1 / (height * zoom)
         self.pixel = F(step)
         self.x_axis = Axis(centre[0] - (width - 1) / 2 * step, step, width)
         self.y_axis = Axis(centre[1] - (height - 1) / 2 * step, step, height)
         x, y = ((axis.start + step * np.arange(axis.n)).astype(F) for axis in (self.x_axis, self.y_axis))
         self.whole = np.zeros((3, height, width), F), x, y[:, None]
-        self.rows, self.cols = slice(0, height), slice(0, width)
+        self.rows = slice(0, height)
+        self.cols = slice(0, width)
         self._select()
         self.keys = scene.rng(2).integers(0, 256, (64, 2)).tolist()  # where each layer's noise starts
-        self.sky, self.season = palette(kind, scene.time, scene.tint), SEASONS[scene.season]
+        self.sky = palette(kind, scene.time, scene.tint)
+        self.season = SEASONS[scene.season]
         self.haze = self.sky.low * 0.5 + self.sky.mid * 0.36 + self.sky.shade * 0.14
         self.ink = self.sky.dark * np.array([0.34, 0.26, 0.36], F).reshape(3, 1, 1)
         self.line = F(max(1.1 * step, 0.0085 / zoom**0.5))  # width of an outline
@@ -373,7 +383,9 @@ class Canvas:
 
     def _select(self):
         img, x, y = self.whole
-        self.img, self.x, self.y = img[:, self.rows, self.cols], x[self.cols], y[self.rows]
+        self.img = img[:, self.rows, self.cols]
+        self.x = x[self.cols]
+        self.y = y[self.rows]
 
     def part(self, left, right, top, bottom):
         "The part of this canvas in a box, as a canvas of its own; an empty one where the box lies outside"
@@ -398,7 +410,8 @@ def _pixels(low, high, axis, limits) -> slice:
 def noise(self: Canvas, name: str, index: int = 0, drift=0.0):
     "Noise from the table at the canvas's pixels; each `index` starts elsewhere in the lattice"
     start, across, down, octaves, gain = NOISES[name]
-    x_axis, key = self.x_axis._replace(start=self.x_axis.start - drift), self.keys[int(start) + index]
+    x_axis = self.x_axis._replace(start=self.x_axis.start - drift)
+    key = self.keys[int(start) + index]
     return fbm(x_axis, self.y_axis, across, down, key, int(octaves), gain, self.cols, self.rows)
 
 
@@ -425,7 +438,8 @@ def sun_distance(self: Canvas):
 # %% ../nbs/02_painter.ipynb #8e734852
 def near_ground(canvas):
     "Skyline of the meadow, bank or beach at our feet: its y in each column"
-    scene, rng = canvas.scene, canvas.scene.rng(13)
+    scene = canvas.scene
+    rng = canvas.scene.rng(13)
     slope = (canvas.x - 0.5) * F(rng.choice([-1, 1]) * rng.uniform(0.12, 0.5))
     waves = canvas.noise_line("shore")
     if scene.place == "meadow":
@@ -468,7 +482,8 @@ def lit(
     "A material in the light of the hour. Materials are duller in the photo than in the cartoon"
     if not self.toon:
         colour = (colour * 0.66 + colour.mean(0) * 0.34) * 0.98
-    dark, gain = self.sky.dark, self.sky.light - self.sky.dark
+    dark = self.sky.dark
+    gain = self.sky.light - self.sky.dark
     if np.ndim(haze):
         return mix(colour * (dark + gain * light), self.haze, haze)
     colour = colour * (1 - haze)
@@ -505,7 +520,8 @@ def paint(
         outline += self.line / (2 * self.pixel) + 0.5
         np.clip(outline, 0, 1, out=outline)
         outline *= min(1.0, ink * self.scene.ink * 0.9)
-        colour, opacity = mix(colour, self.ink, outline), np.maximum(opacity, outline)
+        colour = mix(colour, self.ink, outline)
+        opacity = np.maximum(opacity, outline)
     self.over(colour, opacity)
 
 # %% ../nbs/02_painter.ipynb #59b6d46f

@@ -78,7 +78,8 @@ class PatchGenerator(Generator):
         residual: bool = True,  # add to the picture
     ):
         super().__init__(width, blocks, seed)
-        self.residual, self.middle = residual, blocks // 2 + 1
+        self.residual = residual
+        self.middle = blocks // 2 + 1
         if upsample == "resize":
             enlarge = *resized(4 * width), *resized(2 * width)
             self.up = nn.Sequential(*enlarge, ReflectionPad(3), nn.Conv2d(width, 3, 7))
@@ -117,7 +118,8 @@ def contrast(
     temperature: float = 0.07,  # tau
 ) -> torch.Tensor:  # N losses
     "How hard it is to tell from a place of the translation which place of the original it was, in nats"
-    query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
+    query = F.normalize(query, dim=-1)
+    key = F.normalize(key, dim=-1)
     logits = query @ key.transpose(1, 2) / temperature
     own = torch.arange(logits.shape[-1], device=logits.device).expand(len(logits), -1)
     return F.cross_entropy(logits.transpose(1, 2), own, reduction="none").mean(1)
@@ -231,7 +233,8 @@ def G_loss(self: Patchwise, batch: Batch, scratch: dict):
     recipe, c, r = self.recipe, batch.c, batch.r
     both = recipe.contrast_same or recipe.identity
     made, maps = self.G_r(torch.cat([c, r]) if both else c, watched=True)
-    fake_r, same_r = made[: len(c)], made[len(c) :]
+    fake_r = made[: len(c)]
+    same_r = made[len(c) :]
     scratch["fake_r"] = fake_r.detach()
     losses = self.compared(maps, made if recipe.contrast_same else fake_r, scratch)
     nothing = c.new_zeros(())

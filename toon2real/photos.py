@@ -105,7 +105,8 @@ def _flickr(host: str) -> bool:
 def _same_site(url: str, base: str) -> bool:
     "May this address be asked? Flickr's hosts by https; for another base, exactly its scheme, host and port."
     try:
-        asked, own = urlsplit(url), urlsplit(base)
+        asked = urlsplit(url)
+        own = urlsplit(base)
         port = asked.port
     except ValueError:
         return False
@@ -186,7 +187,8 @@ def _body(self: Web, response, limit: int) -> bytes:
     size = response.headers.get("Content-Length", "")
     if size.isdigit() and int(size) > limit:
         raise Gone(f"{int(size) / 1e6:,.1f} MB is more than the limit of {limit / 1e6:,.1f} MB")
-    body, end = bytearray(), time.monotonic() + self.deadline
+    body = bytearray()
+    end = time.monotonic() + self.deadline
     while chunk := response.read1(1 << 16):
         body += chunk
         if len(body) > limit:
@@ -271,7 +273,9 @@ def pick_size(entry: dict, side: int) -> tuple[str, int, int]:
     sizes = []
     for letter in _SIZES:
         with suppress(KeyError, TypeError, ValueError):
-            width, height, url = int(entry[f"width_{letter}"]), int(entry[f"height_{letter}"]), entry[f"url_{letter}"]
+            width = int(entry[f"width_{letter}"])
+            height = int(entry[f"height_{letter}"])
+            url = entry[f"url_{letter}"]
             if isinstance(url, str) and min(width, height) > 0:
                 sizes.append((width * height, url, width, height))
     enough = [size for size in sizes if min(size[2:]) >= side]
@@ -299,7 +303,8 @@ class Flickr:
         if not re.fullmatch(r"[\w-]{16,}", key, re.A):
             odd = f"has {len(key)} characters and an odd form"
             raise PhotoError(f"the Flickr API key {odd}: copy it again (FLICKR_API_KEY)")
-        self._key, self.web = key, Web(base, rate, **web)
+        self._key = key
+        self.web = Web(base, rate, **web)
 
     def __repr__(self):
         return f"Flickr(base={self.web.base!r}, rate={self.web.rate})"
@@ -318,7 +323,8 @@ class Flickr:
             raise Busy("Flickr's answer is not a JSON object")
         if answer.get("stat") == "ok":
             return answer
-        code, message = str(answer.get("code", "")), str(answer.get("message", "no message"))[:200]
+        code = str(answer.get("code", ""))
+        message = str(answer.get("message", "no message"))[:200]
         if code in ("105", "106", "201") or "not currently available" in message:
             raise Busy(f"Flickr is not available ({code}: {message})")
         if code == "100":
@@ -353,7 +359,8 @@ def _entries(self: Flickr, query: dict) -> Iterator[tuple]:
     for page in range(1, _PAGES + 1):
         answer = self.call("flickr.photos.search", **query, per_page=_PER_PAGE, page=page)
         with _form("search answer"):
-            pages, found = int(answer["photos"]["pages"]), answer["photos"]["photo"]
+            pages = int(answer["photos"]["pages"])
+            found = answer["photos"]["photo"]
             entries = {str(entry.get("id")): entry for entry in found if isinstance(entry, dict)}
         fresh = {id: entry for id, entry in entries.items() if id not in seen}
         yield from fresh.items()
@@ -372,7 +379,8 @@ def _photo(self: Flickr, entry: dict, tag: str, allowed: list[Licence], side: in
     table = {licence.id: licence for licence in self.licences}
     licence = table.get(text("license"), Licence("", "unknown", ""))
     url, width, height = pick_size(entry, side)
-    id, owner = text("id"), text("owner")
+    id = text("id")
+    owner = text("owner")
     against = {
         "odd id": not re.fullmatch(r"[\w@-]{1,64}", id, re.A),
         f"licence not asked for: {licence.name}": licence not in allowed,
@@ -382,7 +390,8 @@ def _photo(self: Flickr, entry: dict, tag: str, allowed: list[Licence], side: in
     }
     reason = next((why for why, true in against.items() if true), "")
     link = f"https://www.flickr.com/photos/{quote(owner, safe='@')}/{quote(id)}"
-    title, author = text("title") or "Untitled", text("ownername") or owner or "unknown"
+    title = text("title") or "Untitled"
+    author = text("ownername") or owner or "unknown"
     return Photo(id, title, author, licence.name, licence.url, link, url, width, height, tag, reason)
 
 # %% ../nbs/11_photos.ipynb #a885dd7b
@@ -415,7 +424,8 @@ _NOT_KEPT = "id", "reason", "link"
 
 def _open_table(path: Path, columns) -> list[dict]:
     "The lines of a table that grows at its end, a last half line cut off; a new one gets its header"
-    text, header = path.read_bytes().decode("utf-8", "replace") if path.exists() else "", ",".join(columns)
+    text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+    header = ",".join(columns)
     if not text.startswith(header[: len(text)]):
         raise PhotoError(f"{path}: not a table of photos, or broken: move it away, or restore it from a copy")
     whole = text[: text.rfind("\n") + 1] or f"{header}\r\n"
@@ -440,14 +450,17 @@ class _Album:
     "A folder of photographs and its two tables"
 
     def __init__(self, folder: Path):
-        self.folder, self.manifest, self.gone = folder, folder / "manifest.csv", folder / "not_kept.csv"
+        self.folder = folder
+        self.manifest = folder / "manifest.csv"
+        self.gone = folder / "not_kept.csv"
         files = {line["file"]: line["source"] for line in _open_table(self.manifest, MANIFEST_COLUMNS)}
         self.kept = sum((folder / file).exists() for file in files)
         self.known = {source.removeprefix("flickr:") for source in files.values()}
         self.known |= {line["id"] for line in _open_table(self.gone, _NOT_KEPT)}
 
     def keep(self, photo: Photo, data: bytes, suffix: str):
-        file, today = photo.id + suffix, datetime.now(UTC).strftime("%Y-%m-%d")
+        file = photo.id + suffix
+        today = datetime.now(UTC).strftime("%Y-%m-%d")
         write_atomic(self.folder / file, data)
         about = {key: getattr(photo, key) for key in ("title", "width", "height", "tag", "licence_url")}
         scores = json.dumps(about | {"retrieved": today})
@@ -546,7 +559,8 @@ def download(
     progress: bool = True,
 ) -> Report:
     "Fill a folder with photographs. Safe to kill and start again. `PhotoError` if Flickr cannot be used."
-    flickr, report = flickr or Flickr(), Report(Path(folder))
+    flickr = flickr or Flickr()
+    report = Report(Path(folder))
     with _album(report.folder) as album:
         photos = (photo for photo in flickr.search(tags, licences, side) if photo.id not in album.known)
         with tqdm(total=n, initial=min(n, album.kept), unit="photo", disable=not progress) as bar:

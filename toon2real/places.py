@@ -53,14 +53,17 @@ def _skyline(canvas, k, foot, height, freq, rocky):
 
 def hills(canvas):
     "The hills of a scene, far ones first"
-    scene, rng, season = canvas.scene, canvas.scene.rng(5), canvas.season
+    scene = canvas.scene
+    rng = canvas.scene.rng(5)
+    season = canvas.season
     for k in range(1 + scene.hills):
         near = k / scene.hills if scene.hills else 0.3
         rocky = k == 0 and scene.peaks > 0.12
         height = scene.peaks if k == 0 else scene.peaks * 0.2 + rng.uniform(0.02, 0.07) * (1 - 0.5 * near)
         foot = scene.horizon + (0.02 + 0.05 * near if scene.place == "meadow" else 0.004)
         top = _skyline(canvas, k, foot, height, round(rng.uniform(1.3, 2.4), 1), rocky)
-        cut, way = rng.uniform(0.15, 0.75), rng.choice([-1.0, 1.0])
+        cut = rng.uniform(0.15, 0.75)
+        way = rng.choice([-1.0, 1.0])
         if scene.place == "sea":  # an island sinks into the sea on one side
             top = top + height * smooth((canvas.x - cut) * F(way * 2.2)) * 1.15
         colour = MATERIALS["rock"] if rocky else season.grass[k % 2] * 0.62 + season.fir[0] * 0.38
@@ -92,7 +95,8 @@ def paint_hills(canvas):
 
 
 def _paint_hill(part, hill, k):
-    depth, distance = part.y - hill.top, below(part.y, hill.top, part.pixel)
+    depth = part.y - hill.top
+    distance = below(part.y, hill.top, part.pixel)
     rough = part.noise("hillside", k)
     light = _facing_sun(part, hill, rough, depth) + rough * 0.28 - depth * 0.5 + 0.5
     colour = hill.colour
@@ -119,7 +123,9 @@ def _facing_sun(part, hill, rough, depth):
 # %% ../nbs/05_places.ipynb #fe621e4b
 def _crowns(canvas, row, height, n=80):
     "The trees of one row that are in view: x, height, whether a fir, colour"
-    scene, rng, season = canvas.scene, canvas.scene.rng(6, row), canvas.season
+    scene = canvas.scene
+    rng = canvas.scene.rng(6, row)
+    season = canvas.season
     x = np.linspace(-0.6, 1.6, n) + rng.uniform(-0.02, 0.02, n)
     fir = rng.uniform(size=n) < (0.8 if scene.tree == "fir" else 0.2)
     height = height * rng.uniform(0.5, 1.2, n)
@@ -136,7 +142,8 @@ def _tree_line(canvas, base, row, height):
     cone = np.maximum(1 - abs(across), 0)
     dome = np.sqrt(np.maximum(1 - across * across, 0)) * 0.62 + F(0.38) * (cone > 0)
     crown = np.where(fir, cone, dome) * height.astype(F)
-    first, column = crown.argmax(0), np.arange(canvas.width)
+    first = crown.argmax(0)
+    column = np.arange(canvas.width)
     land = canvas.noise_line("land") + (0.2 if canvas.scene.place == "sea" else 0.6)
     land = clipped(land * 3)  # no trees stand where it is 0
     top = base - crown[first, column] * land + 0.03 * (1 - land)
@@ -148,9 +155,11 @@ def paint_forest(canvas):
     scene = canvas.scene
     if not scene.forest:
         return
-    base, step = scene.horizon + F(0.004), 0
+    base = scene.horizon + F(0.004)
+    step = 0
     if scene.place == "meadow":
-        base, step = scene.horizon + (F(0.02) + canvas.noise_line("forest_edge") * 0.02), 0.006
+        base = scene.horizon + (F(0.02) + canvas.noise_line("forest_edge") * 0.02)
+        step = 0.006
     _paint_row(canvas, 0, base, scene.forest)
     _paint_row(canvas, 1, base + step, scene.forest * 0.5)
 
@@ -158,7 +167,8 @@ def paint_forest(canvas):
 def _paint_row(canvas, row, base, height):
     top, colour, across = _tree_line(canvas, base, row, height)
     part = behind_ground(canvas, top, 0.012)
-    depth, rough = part.y - top, part.noise("crowns")
+    depth = part.y - top
+    rough = part.noise("crowns")
     undergrowth = ramp(depth * (1 / height) + rough * 0.12, 0.42, 10 * part.pixel / height * 0.1)
     colour = mix(colour, canvas.season.fir[0] * 0.9, undergrowth)
     light = 0.66 + across * part.side * 0.3 - depth * (0.5 / height) + rough * 0.25
@@ -186,7 +196,9 @@ def ripples(part, key, across, away, shift=0.0):
 
 def _mirror(part, rough, height):
     "The picture above the horizon upside down, shifted by ripples of that height"
-    shift, above, width = rough * height, max(part.rows.start - 1, 0), part.width
+    shift = rough * height
+    above = max(part.rows.start - 1, 0)
+    width = part.width
     row = pixel_at(2 * part.scene.horizon - part.y + shift, part.y_axis.start, part.pixel, above)
     col = pixel_at(part.x + shift * 0.5, part.x_axis.start, part.pixel, width - 1, 0.5)
     return part.whole[0].reshape(3, -1).take(row * width + col, 1)
@@ -194,7 +206,8 @@ def _mirror(part, rough, height):
 # %% ../nbs/05_places.ipynb #75ef9432
 def paint_water(canvas):
     "The sea or a lake, from the horizon to our feet"
-    scene, sea = canvas.scene, canvas.scene.place == "sea"
+    scene = canvas.scene
+    sea = canvas.scene.place == "sea"
     if scene.place == "meadow":
         return
     part = canvas.part(-9, 9, scene.horizon, 9)
@@ -259,7 +272,8 @@ def _ground(part, top, beach):
     rough = part.noise("soil")
     light = 0.74 + rough * 0.35 + waves * 0.12 - depth * 0.12
     if part.toon:
-        grain, share = 0, ramp(waves + rough * 0.4, 0.05, 8 * pixel / (1 - horizon))
+        grain = 0
+        share = ramp(waves + rough * 0.4, 0.05, 8 * pixel / (1 - horizon))
     else:
         grain = (part.noise("sand" if beach else "grass") + part.noise("tufts") * 0.5) * (0.3 if beach else 1)
         share = clipped(0.5 + waves * 0.7 + rough * 0.4)
@@ -268,7 +282,8 @@ def _ground(part, top, beach):
 # %% ../nbs/05_places.ipynb #434ff65e
 def _paint_soil(ground, colours, ink):
     "Sand or grass"
-    part, colour = ground.part, mix(*colours, ground.share)
+    part = ground.part
+    colour = mix(*colours, ground.share)
     if part.toon:
         light = 0.3 + 0.7 * tones(ground.light, (0.5, 0.74), 8 * part.pixel)
         part.paint(part.lit(colour, light, 0.06), ground.distance, ink)
@@ -279,7 +294,8 @@ def _paint_soil(ground, colours, ink):
 
 def _paint_foam(ground):
     "A white seam between water and sand"
-    part, distance = ground.part, ground.distance + 0.02
+    part = ground.part
+    distance = ground.distance + 0.02
     if part.toon:
         part.over(MATERIALS["white"], clipped(distance * (1 / part.pixel)) * 0.8)
     else:
@@ -288,9 +304,12 @@ def _paint_foam(ground):
 
 def _paint_path(ground, top, rng):
     "A path that winds away and narrows. The ground's distance becomes that of the grass beside it"
-    part, colour = ground.part, MATERIALS["path"]
+    part = ground.part
+    colour = MATERIALS["path"]
     near = clipped((part.y - top.mean()) * (1 / (1 - top.mean())))
-    start, swing, phase = rng.uniform(0.25, 0.75), rng.uniform(0.06, 0.16), rng.uniform(0, 6)
+    start = rng.uniform(0.25, 0.75)
+    swing = rng.uniform(0.06, 0.16)
+    phase = rng.uniform(0, 6)
     middle = start + swing * np.sin(phase + 5.5 * np.sqrt(near))
     distance = 0.008 + 0.11 * near**1.4 - abs(part.x - middle) + ground.waves * 0.01 * near
     distance = np.minimum(distance, ground.distance)
@@ -307,25 +326,33 @@ def _paint_flowers(ground, colour):
     "Dots in the grass, where the noise lets them grow"
     part = ground.part
     across, away, near = perspective(part)
-    across, row = across * 22, np.log(away) * 17
-    i, j = np.floor(across), np.floor(row)
-    cell_x, cell_y = i.astype(np.int32) & 255, j.astype(np.int32) & 255
-    a, b = LATTICE[cell_y, cell_x], LATTICE[cell_x, cell_y + 77]
+    across = across * 22
+    row = np.log(away) * 17
+    i = np.floor(across)
+    j = np.floor(row)
+    cell_x = i.astype(np.int32) & 255
+    cell_y = j.astype(np.int32) & 255
+    a = LATTICE[cell_y, cell_x]
+    b = LATTICE[cell_x, cell_y + 77]
     dx = across - i - 0.5 + b * 0.3
     dy = (row - j - 0.5 - (a - 0.55) * 0.5) * 1.1
     flower = ramp(0.28 - np.sqrt(dx**2 + dy**2), 0, np.maximum(away * (22 * part.pixel), 0.08))
     grows = (a > 0.1) & (part.noise("flowers") + a * 0.5 > 0.45)
-    in_grass, in_front = clipped(ground.distance * 30 - 0.3), clipped(near * 6 - 0.6)
+    in_grass = clipped(ground.distance * 30 - 0.3)
+    in_front = clipped(near * 6 - 0.6)
     part.over(part.lit(colour, 0.95 if part.toon else 0.8), flower * grows * in_grass * in_front)
 
 # %% ../nbs/05_places.ipynb #400858bc
 def paint_ground(canvas):
     "The near ground: a beach, or grass with a path across some meadows and flowers"
-    scene, season, rng = canvas.scene, canvas.season, canvas.scene.rng(7)
+    scene = canvas.scene
+    season = canvas.season
+    rng = canvas.scene.rng(7)
     beach = scene.place == "sea" and scene.tree == "palm"
     top = canvas.ground if beach else canvas.ground - 0.014 * abs(canvas.noise_line("blades"))
     part = canvas.strip(float(top.min()) - 0.03)
-    ground, sand = _ground(part, top, beach), MATERIALS["sand"]
+    ground = _ground(part, top, beach)
+    sand = MATERIALS["sand"]
     if beach:
         _paint_foam(ground)
         _paint_soil(ground, (sand, sand * 0.93), 0.35)
@@ -398,8 +425,10 @@ def _paint_polygon(canvas, points, colour, light, ink, clip):
 # %% ../nbs/05_places.ipynb #e314c8c4
 def paint_things(canvas):
     "A boat on the water, a lighthouse on the highest ground, or a house"
-    scene, rng = canvas.scene, canvas.scene.rng(12)
-    x, size = rng.uniform(0.2, 0.8), rng.uniform(0.8, 1.25)
+    scene = canvas.scene
+    rng = canvas.scene.rng(12)
+    x = rng.uniform(0.2, 0.8)
+    size = rng.uniform(0.8, 1.25)
     if scene.thing == "boat":
         _paint_polygons(canvas, BOAT, x, scene.horizon + rng.uniform(0.03, 0.09), 0.075 * size, canvas.ground)
     elif scene.thing == "lighthouse":
@@ -423,7 +452,8 @@ def _blur(n, sigma, k):
 
 def _bloom(canvas):
     "Bright light spreads"
-    k, sigma = max(canvas.height // 32, 1), 0.035 * canvas.height
+    k = max(canvas.height // 32, 1)
+    sigma = 0.035 * canvas.height
     (down, down_back), (across, across_back) = (_blur(n, sigma, k) for n in (canvas.height, canvas.width))
     bright = np.maximum(canvas.img - 0.74, 0)
     for plane, light in zip(canvas.img, bright, strict=True):
@@ -440,7 +470,8 @@ def paint_lens(canvas):
     "What a camera does to a photo; nothing to a cartoon"
     if canvas.toon:
         return
-    rng, img = canvas.scene.rng(10), canvas.img
+    rng = canvas.scene.rng(10)
+    img = canvas.img
     _bloom(canvas)
     for _ in range(round(canvas.height / 128)):
         _soften(img)

@@ -147,7 +147,11 @@ class Pace:
     "When which step was reached, and the smoothed losses there"
 
     def __init__(self, points: int = 120):
-        self.marks, self.curve, self.points, self.every, self.seen = deque(maxlen=300), [], points, 1, 0
+        self.marks = deque(maxlen=300)
+        self.curve = []
+        self.points = points
+        self.every = 1
+        self.seen = 0
 
     def mark(self, step: int, losses: dict):
         "Note a moment; called a few times a second"
@@ -156,7 +160,8 @@ class Pace:
         if losses and self.seen % self.every == 0:
             self.curve.append((step, losses))
         if len(self.curve) > self.points:
-            self.curve, self.every = self.curve[::2], 2 * self.every
+            self.curve = self.curve[::2]
+            self.every = 2 * self.every
 
     @property
     def speed(self) -> float | None:
@@ -181,7 +186,8 @@ def loss_curve(
     if not (values > 0).any() or steps[0] == steps[-1]:
         return f"{frame}></svg>"
     logs = np.log10(np.where(values > 0, values, np.nan))
-    low, high = np.floor(np.nanmin(logs) * 2) / 2, np.ceil(np.nanmax(logs) * 2) / 2 + 0.01
+    low = np.floor(np.nanmin(logs) * 2) / 2
+    high = np.ceil(np.nanmax(logs) * 2) / 2 + 0.01
     decades = np.arange(np.ceil(low), high)
     across = np.interp(steps, (steps[0], steps[-1]), (40, 610))
     curves, ticks = (np.interp(heights, (low, high), (110, 6)) for heights in (logs.T, decades))
@@ -229,7 +235,8 @@ class _Bar(Callback):
     displays = True
 
     def begin(self, trainer):
-        batch, seconds = trainer.recipe.batch, 0.5 if os.isatty(2) else 30
+        batch = trainer.recipe.batch
+        seconds = 0.5 if os.isatty(2) else 30
         counts = dict(total=trainer.until * trainer.pairs.steps * batch, initial=trainer.step * batch)
         self.bar = tqdm(desc=trainer.run.name, unit="pair", mininterval=seconds, dynamic_ncols=True, **counts)
 

@@ -59,7 +59,8 @@ class Apart:
     "A training in a process of its own"
 
     def __init__(self, trainer: Trainer):
-        self.run, self.steps = trainer.run, trainer.recipe.total_epochs * trainer.pairs.steps
+        self.run = trainer.run
+        self.steps = trainer.recipe.total_epochs * trainer.pairs.steps
         self.process = self.last = None
         if trainer.step == 0:
             self.run.update(environment=self.run.about["environment"] | {"threads": 1})
@@ -114,7 +115,8 @@ def shares(trainings: list[Apart]) -> str:
     "How far each training is"
     words = []
     for training in trainings:
-        name, share = training.run.recipe.name, training.step / training.steps
+        name = training.run.recipe.name
+        share = training.step / training.steps
         words.append(f"{TITLES.get(name, name)} {f'{share:.0%}' if training.process else 'waits'}")
     return ", ".join(words)
 
@@ -151,7 +153,8 @@ def train_side_by_side(
 # %% ../nbs/34_quickstart.ipynb #ae9cedc6
 def _work(trainings: list[Apart], at_once: int, bar: tqdm):
     "Start those that wait as others end, until all are done"
-    waiting, working = list(trainings), []
+    waiting = list(trainings)
+    working = []
     while waiting or working:
         while waiting and len(working) < at_once:
             working.append(waiting.pop(0))
@@ -202,10 +205,13 @@ def quickstart(
     progress: bool = True,
 ) -> pd.DataFrame:  # rows: what is judged; columns: `against_truth`
     "Scenes, three systems, one table"
-    out, recipes = Path(out), list(recipes or quickstart_recipes())
-    side, data = recipes[0].side, out / "scenes"
+    out = Path(out)
+    recipes = list(recipes or quickstart_recipes())
+    side = recipes[0].side
+    data = out / "scenes"
     _write_folders(data, images)
-    held_cartoons, held_photos = 2 * images, 2 * images + val  # the first of the held-out scenes
+    held_cartoons = 2 * images
+    held_photos = 2 * images + val  # the first of the held-out scenes
     cartoons, truth = pairs(val, seed=held_cartoons, side=side)
     target, other = np.split(scenes(2 * val, seed=held_photos, side=side, kind="photo"), 2)
     held_out = (
@@ -216,7 +222,8 @@ def quickstart(
     options = dict(val=held_out, evaluate_every=1, extractor="simple", compile=compiled)
     runs = train_side_by_side(recipes, data / "cartoon", data / "photo", out / "runs", progress=progress, **options)
 
-    rows, columns = {UNTOUCHED: cartoons}, {"cartoon": cartoons}
+    rows = {UNTOUCHED: cartoons}
+    columns = {"cartoon": cartoons}
     for run in runs:
         name = run.recipe.name
         rows[f"{name}, before training"] = translate_all(run.recipe.build(), cartoons)
@@ -236,11 +243,13 @@ def told(
     table: pd.DataFrame,  # of `quickstart`
 ) -> str:
     "A line for each system: from the untranslated cartoon to its translation"
-    start, lines = table.loc[UNTOUCHED], []
+    start = table.loc[UNTOUCHED]
+    lines = []
     for row in table.index:
         if not row.endswith(", after"):
             continue
-        name, end = row.removesuffix(", after"), table.loc[row]
+        name = row.removesuffix(", after")
+        end = table.loc[row]
         steps = [f"{column.split()[0]} {start[column]:.1f} -> {end[column]:.1f}" for column in table]
         nearer = [column.split()[0] for column in table if end[column] < start[column]]
         lines.append(f"  {TITLES.get(name, name):16}{'   '.join(steps)}   nearer in {', '.join(nearer) or 'none'}")

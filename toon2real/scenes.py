@@ -114,8 +114,10 @@ STORY = [  # what is special about each shot of a scene, in order; the third com
 def _shot(rng, scene, time=None, **special):
     "A shot of a scene: the camera pans or zooms, or the sun sinks"
     u = rng.uniform
-    way, turn = int(rng.integers(0, 3)), float(rng.choice([-1, 1]))
-    pan, zoom = dict(pan=turn * u(0.1, 0.2)), (1.05, u(1.2, 1.35))
+    way = int(rng.integers(0, 3))
+    turn = float(rng.choice([-1, 1]))
+    pan = dict(pan=turn * u(0.1, 0.2))
+    zoom = (1.05, u(1.2, 1.35))
     zoom = dict(zoom=zoom if turn > 0 else zoom[::-1])
     move = (pan, zoom, dict(sink=u(0.05, 0.1), pan=turn * 0.03))[way]
     if time is not None:
@@ -139,7 +141,8 @@ def _card(shot, done, width, height):
     draw = ImageDraw.Draw(image)
     title = shot.kind == "title"
     size = max(height // (6 if title else 11), 7)
-    font, gap = ImageFont.load_default(size), size * 1.3
+    font = ImageFont.load_default(size)
+    gap = size * 1.3
     text_height = gap * len(shot.text)
     top = (height - text_height) / 2 if title else height * 0.8 - done * (height * 0.3 + text_height)
     for i, line in enumerate(shot.text):

@@ -66,7 +66,8 @@ def black_bars(
 def _like_a_letter(boxes, area, shape):
     "Which boxes have the proportions of a letter and do not touch the edge of the picture"
     x0, y0, x1, y1 = boxes.T
-    width, height = x1 - x0, y1 - y0
+    width = x1 - x0
+    height = y1 - y0
     filled = area / (width * height)
     inside = (x0 > 0) & (y0 > 0) & (x1 < shape[1]) & (y1 < shape[0])
     tall = (height >= 4) & (height <= shape[0] / 4)
@@ -119,8 +120,10 @@ def _lines(near):
 # %% ../nbs/07_scores.ipynb #5438587c
 def _two_levels(pixels):
     "Share of the variance of uint8 values that the two sides of Otsu's threshold explain"
-    share, values = np.bincount(pixels.ravel(), minlength=256) / pixels.size, np.arange(256)
-    below, moment = np.cumsum(share), np.cumsum(share * values)
+    share = np.bincount(pixels.ravel(), minlength=256) / pixels.size
+    values = np.arange(256)
+    below = np.cumsum(share)
+    moment = np.cumsum(share * values)
     mean = moment[-1]
     between = (mean * below - moment) ** 2 / np.maximum(below * (1 - below), 1e-9)
     return between.max() / max(share @ values**2 - mean**2, 1e-9)
@@ -183,7 +186,8 @@ def cuts(
     "How many times more each frame differs from the one before than its neighbours do from theirs"
     steps = np.abs(np.diff(tiles.astype(np.int16), axis=0)).mean((1, 2, 3))
     change = np.append(0, steps)
-    window, inner = np.ones(2 * NEIGHBOURS + 1), slice(NEIGHBOURS, NEIGHBOURS + len(change))
+    window = np.ones(2 * NEIGHBOURS + 1)
+    inner = slice(NEIGHBOURS, NEIGHBOURS + len(change))
     around = np.convolve(change, window)[inner] - change
     count = np.convolve(np.ones(len(change)), window)[inner] - 1
     return change / np.maximum(around / np.maximum(count, 1), 3)  # a change of 3 levels is noise
@@ -198,7 +202,8 @@ def blend(
     after: np.ndarray,  # and of half a second later
 ) -> float:  # 1: an exact mixture; 0: none, or nothing changes
     "How well a frame is a mixture of an earlier and a later one"
-    step, done = after.astype(float) - before, now.astype(float) - before
+    step = after.astype(float) - before
+    done = now.astype(float) - before
     energy = (step * step).mean()
     if np.abs(step).mean() < 6:
         return 0.0

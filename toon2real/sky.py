@@ -15,7 +15,9 @@ from .painter import F, by_hour, clipped, mix, ramp, smooth
 # %% ../nbs/03_sky.ipynb #068a5bec
 def paint_sky(canvas):
     "The gradient of the sky, with the glow around the sun"
-    scene, sky, distance = canvas.scene, canvas.sky, canvas.sun_distance()
+    scene = canvas.scene
+    sky = canvas.sky
+    distance = canvas.sun_distance()
     glow = np.exp(distance * -4.5)
     height = (scene.horizon - canvas.y) * (1 / scene.horizon) - glow * (1.2 * by_hour(scene.time, "bulge"))
     if canvas.toon:
@@ -43,7 +45,8 @@ def paint_stars(canvas, n=260):
     if not night:
         return
     rng = scene.rng(3)
-    x, y = rng.uniform(-0.5, 1.5, n), rng.uniform(0, scene.horizon * 0.9, n)
+    x = rng.uniform(-0.5, 1.5, n)
+    y = rng.uniform(0, scene.horizon * 0.9, n)
     bright = rng.uniform(0.2, 1, n) ** 2 * night * clipped(1.2 - y / scene.horizon)
     pixel = np.stack([(y - canvas.y_axis.start) / canvas.y_axis.step, (x - canvas.x_axis.start) / canvas.x_axis.step])
     seen = ((pixel > 0) & (pixel < [[canvas.height - 1], [canvas.width - 1]])).all(0)
@@ -55,7 +58,9 @@ def paint_sun(canvas):
     "The sun, or the moon: a disc with two rings in the cartoon, with a glow in the photo"
     scene, sun = canvas.scene, canvas.sky.sun
     radius = by_hour(scene.time, "sun_size")
-    x, y, reach = scene.sun_x, scene.sun_y, 6 * radius
+    x = scene.sun_x
+    y = scene.sun_y
+    reach = 6 * radius
     part = canvas.part(x - reach, x + reach, y - reach, y + reach)
     distance = part.sun_distance()
     if part.toon:
@@ -70,7 +75,9 @@ def paint_sun(canvas):
 # %% ../nbs/03_sky.ipynb #e2471a48
 def paint_cirrus(canvas):
     "Streaks of high cloud; under a low sun they are lit near it"
-    scene, sky, drift = canvas.scene, canvas.sky, canvas.scene.drift * 0.5
+    scene = canvas.scene
+    sky = canvas.sky
+    drift = canvas.scene.drift * 0.5
     part = canvas.strip(0, scene.horizon)
     if not scene.cirrus:
         return
@@ -91,7 +98,10 @@ def paint_cirrus(canvas):
 def ball_part(canvas, balls, base=9.0, margin=0.03):
     "The part of a canvas that holds a heap of balls (rows of x, y, radius), cut a little below `base`"
     x, y, radius = balls.astype(F).T
-    left, right, top, bottom = (x - radius).min(), (x + radius).max(), (y - radius).min(), (y + radius).max()
+    left = (x - radius).min()
+    right = (x + radius).max()
+    top = (y - radius).min()
+    bottom = (y + radius).max()
     return canvas.part(left - margin, right + margin, top - margin, min(bottom, base) + margin)
 
 
@@ -107,8 +117,10 @@ def union(part, balls):
 
 def lambert(part, surface, x, y):
     "How squarely a surface around (x, y) faces the sun, -1 to 1"
-    scene, scale = part.scene, 0.5 / part.pixel
-    slope_x, slope_y = np.zeros_like(surface), np.zeros_like(surface)
+    scene = part.scene
+    scale = 0.5 / part.pixel
+    slope_x = np.zeros_like(surface)
+    slope_y = np.zeros_like(surface)
     slope_x[:, 1:-1] = (surface[:, 2:] - surface[:, :-2]) * scale
     slope_y[1:-1] = (surface[2:] - surface[:-2]) * scale
     sun = np.array([(scene.sun_x - x) * 1.1, scene.sun_y - y - 0.25, 0.45 if scene.time > 0.4 else 0.22])
@@ -121,7 +133,8 @@ def _cloud(u, scene):
     near = 1 - u() ** 0.8
     base = scene.horizon * (1 - 0.06 - 0.62 * near**1.5)
     size = (0.05 + 0.2 * near) * u(0.7, 1.3)
-    x, n = u(-0.55, 1.55), int(12 + 12 * near)
+    x = u(-0.55, 1.55)
+    n = int(12 + 12 * near)
     tall = u(0.35, 0.85) * (1.5 if u() < 0.25 else 1)
     across = np.linspace(-1, 1, n) + u(-0.12, 0.12, n)
     radius = size * (0.16 + 0.26 * np.maximum(1 - abs(across), 0) * u(0.5, 1, n))
@@ -132,7 +145,8 @@ def _cloud(u, scene):
 
 def paint_cumulus(canvas):
     "The heaped clouds, far ones first"
-    scene, u = canvas.scene, canvas.scene.rng(4).uniform
+    scene = canvas.scene
+    u = canvas.scene.rng(4).uniform
     clouds = sorted((_cloud(u, scene) for _ in range(round(scene.cumulus * 8))), key=lambda cloud: -cloud[0])
     sky = canvas.strip(-9, scene.horizon)
     if not clouds:
@@ -146,7 +160,9 @@ def paint_cumulus(canvas):
 # %% ../nbs/03_sky.ipynb #4023212d
 def _paint_cloud(part, base, balls, curls):
     "One cumulus: a lit top, a shaded base, far ones in haze"
-    sky, size, far = part.sky, F(balls[:, 2].max()), F(0.62 * (base / part.scene.horizon) ** 3)
+    sky = part.sky
+    size = F(balls[:, 2].max())
+    far = F(0.62 * (base / part.scene.horizon) ** 3)
     distance, surface = union(part, balls)
     distance = np.minimum(distance + curls * size * 0.08, base - part.y + curls * size * 0.1)
     facing = lambert(part, surface + curls * size * (0.1 if part.toon else 0.2), balls[:, 0].mean(), base)

@@ -77,7 +77,9 @@ def channel_affine(
     y: torch.Tensor,  # its output
 ) -> tuple[torch.Tensor, torch.Tensor]:  # a, b, each 1 x C x 1 x 1; a is 0 where a channel of x is constant
     "The map y = a x + b of each channel, by least squares"
-    x, y, over = x.float(), y.float(), (2, 3)
+    x = x.float()
+    y = y.float()
+    over = (2, 3)
     mean = x.mean(over, keepdim=True)
     d = x - mean
     a = (d * y).sum(over, keepdim=True) / d.square().sum(over, keepdim=True).clamp_min(1e-20)
@@ -140,7 +142,8 @@ def tiles(
     count = math.ceil(n / (tile - 2 * margin))
     step = math.ceil(n / count / 4) * 4
     for start in range(0, n, step):
-        stop, first = min(start + step, n), max(start - margin, 0)
+        stop = min(start + step, n)
+        first = max(start - margin, 0)
         yield slice(first, min(stop + margin, n)), slice(start - first, stop - first), slice(start, stop)
 
 # %% ../nbs/26_translate.ipynb #c48c4892
@@ -170,8 +173,11 @@ class Translator:
         check_range(64, 2**31, tile=operator.index(tile))
         check_range(1, 2**31, side=side and operator.index(side))
         self.system = system if device is None else system.to(device)
-        self.direction, self.tile, self.side = direction, tile // 4 * 4, side
-        self.norms, self._lock = Norms(system), threading.RLock()
+        self.direction = direction
+        self.tile = tile // 4 * 4
+        self.side = side
+        self.norms = Norms(system)
+        self._lock = threading.RLock()
         self._maps, self._keep = None, 0.0  # of the frame before, while a film is translated: see `video`
         self.device = next(system.parameters()).device
         half = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -212,12 +218,15 @@ def _blended(self: Translator, maps: list) -> list:
 @patch
 def _held(self: Translator, network, x: torch.Tensor, out: torch.Tensor, rows, columns):
     "One picture, whole or in tiles, with the norms held at the statistics of all of it, or of a copy of it that fits"
-    margin, scale = min(MARGIN, self.tile // 16 * 4), self.tile / math.sqrt(len(rows) * len(columns))
+    margin = min(MARGIN, self.tile // 16 * 4)
+    scale = self.tile / math.sqrt(len(rows) * len(columns))
     if scale >= 1:
-        seen, sides = x[..., rows[:, None], columns], [len(index) + 2 * margin for index in (rows, columns)]
+        seen = x[..., rows[:, None], columns]
+        sides = [len(index) + 2 * margin for index in (rows, columns)]
     else:
         fitting = [max(8, int(len(index) * scale) // 4 * 4) for index in (rows, columns)]
-        seen, sides = F.interpolate(x, fitting, mode="bicubic", antialias=True), [self.tile, self.tile]
+        seen = F.interpolate(x, fitting, mode="bicubic", antialias=True)
+        sides = [self.tile, self.tile]
     maps = self._blended(self.norms.record(network, _numbers(seen, self.device)))
     down, across = (tiles(len(index), side, margin) for index, side in zip((rows, columns), sides))
     for (read_y, keep_y, y), (read_x, keep_x, to_x) in product(down, across):
@@ -515,7 +524,8 @@ def _plan(pairs: Iterable[tuple[Path, Path]], overwrite: bool, report: FolderRep
     "(file, its result) of all that is to be done; the rest goes into the report"
     todo, taken = [], {}
     for file, result in pairs:
-        why, place = _in_the_way(file, result), _place(result)
+        why = _in_the_way(file, result)
+        place = _place(result)
         if place in taken:
             why = f"its result {result} is also that of {taken[place]}: rename one of them"
         taken.setdefault(place, file)
@@ -587,7 +597,9 @@ def folder(
     progress=True,  # show a bar
 ) -> FolderReport:
     "Translate the images of a folder. `ImageError` if there are none; `TranslateError` if `dst` is `src`"
-    src, dst, report = Path(src), Path(dst), FolderReport()
+    src = Path(src)
+    dst = Path(dst)
+    report = FolderReport()
     _check_suffix(suffix)
     _check_folder(dst)
     pairs = _files(src, dst, suffix, IMAGE_SUFFIXES, report.skipped)
@@ -635,10 +647,12 @@ _CUT = 24  # of 255 levels: more change than that from one frame to the next, on
 @patch
 def _steadied(self: Translator, frames: Iterable[tuple], keep: float) -> Iterator[tuple]:
     "(picture translated, seconds) for each (picture, seconds), on the statistics of its shot so far"
-    own, tile = copy(self), None
+    own = copy(self)
+    tile = None
     own._keep = keep
     for image, seconds in frames:
-        before, tile = tile, np.asarray(image.resize(TILE, Image.Resampling.BOX), float)
+        before = tile
+        tile = np.asarray(image.resize(TILE, Image.Resampling.BOX), float)
         if keep and (before is None or np.abs(tile - before).mean() > _CUT):
             own._maps = []
         yield next(own._images([own._opened(image)])), seconds
@@ -735,7 +749,9 @@ def translate_command(
         steady: Of a video: share of the frame before in the statistics of each norm; 0 lets every frame flicker.
         progress: Show bars.
     """
-    inputs, out, report = [Path(given) for given in inputs], Path(out), FolderReport()
+    inputs = [Path(given) for given in inputs]
+    out = Path(out)
+    report = FolderReport()
     if not inputs:
         raise TranslateError("nothing to translate: name images, videos or folders")
     _check_suffix(suffix)

@@ -40,8 +40,10 @@ def _paint_trunk(canvas, x, y, height, width, to, lean=0.0, bend=_limb, reach=0.
 # %% ../nbs/04_trees.ipynb #16e24629
 def _round_tree(canvas, x, y, height, rng, leaf):
     "A tree with a round crown: a heap of balls on a trunk and two limbs"
-    n, crown = 22, height * 0.3
-    angle, out = rng.uniform(0, 2 * np.pi, n), np.sqrt(rng.uniform(0.1, 1, n))
+    n = 22
+    crown = height * 0.3
+    angle = rng.uniform(0, 2 * np.pi, n)
+    out = np.sqrt(rng.uniform(0.1, 1, n))
     out[:2] = 0.15  # two large balls in the middle
     radius = crown * np.where(out < 0.3, 0.5, rng.uniform(0.28, 0.48, n))
     ball_x = x + np.cos(angle) * out * crown * 1.05
@@ -68,7 +70,8 @@ def _paint_crown(canvas, x, y, height, balls, leaf):
 # %% ../nbs/04_trees.ipynb #6bee9e90
 def _fir(canvas, x, y, height, rng, needles):
     "A fir: a cone of hanging tiers on a short trunk"
-    width, tiers = height * rng.uniform(0.19, 0.25), 7
+    width = height * rng.uniform(0.19, 0.25)
+    tiers = 7
     _paint_trunk(canvas, x, y, height, 0.022, 0.3)
     part = canvas.part(x - width * 1.3, x + width * 1.3, y - height * 1.02, y)
     across, up = part.from_point(x, y - height)
@@ -98,7 +101,8 @@ def _palm(canvas, x, y, height, rng, green):
     "A palm: a bent trunk and eight fronds"
     lean = rng.uniform(-0.35, 0.35)
     _paint_trunk(canvas, x, y, height, 0.027, 0.86, lean, _arc, 0.4)
-    top_x, top_y = x + lean * height * 0.74, y - height * 0.86
+    top_x = x + lean * height * 0.74
+    top_y = y - height * 0.86
     for rise, drop, share in FRONDS:
         for way in (-1, 1):
             length = share * height * rng.uniform(0.36, 0.46)
@@ -130,7 +134,9 @@ def ground_at(canvas, x):
 # %% ../nbs/04_trees.ipynb #b2e26537
 def paint_trees(canvas):
     "The large trees, far ones first, at the left and right of the view"
-    scene, season, rng = canvas.scene, canvas.season, canvas.scene.rng(8)
+    scene = canvas.scene
+    season = canvas.season
+    rng = canvas.scene.rng(8)
     for k, near in enumerate(sorted(rng.uniform(0, 1, scene.trees).tolist())):
         x = rng.uniform(-0.05, 0.3) if rng.uniform() < 0.5 else rng.uniform(0.7, 1.05)
         other = rng.uniform() >= 0.85 and scene.tree != "palm"

@@ -206,12 +206,14 @@ class UNIT(System):
         self.H_c, self.H_r = (Decoder(width, blocks, self._seed(name)) for name in ("H_c", "H_r"))
         self.D_c, self.D_r = (MultiScaleDiscriminator(width, self._seed(name)) for name in ("D_c", "D_r"))
         if recipe.shared_blocks:
-            self.E_r.blocks[-1], self.H_r.blocks[0] = self.E_c.blocks[-1], self.H_c.blocks[0]
+            self.E_r.blocks[-1] = self.E_c.blocks[-1]
+            self.H_r.blocks[0] = self.H_c.blocks[0]
         self._given = None
 
     @cached_property
     def players(self):
-        autoencoders, decay = [self.E_c, self.H_c, self.E_r, self.H_r], self.recipe.weight_decay
+        autoencoders = [self.E_c, self.H_c, self.E_r, self.H_r]
+        decay = self.recipe.weight_decay
         return [
             self.player("discriminators", [self.D_c, self.D_r], self.discriminators_loss, weight_decay=decay),
             self.player("generators", autoencoders, self.generators_loss, weight_decay=decay),
@@ -304,13 +306,18 @@ def _judged(D: MultiScaleDiscriminator, real: torch.Tensor, fake: torch.Tensor) 
 @patch
 def generators_loss(self: UNIT, batch: Batch, scratch: dict):
     "Adversarial terms, reconstructions and codes within the domains, and by way of the other"
-    c, r, z = batch.c, batch.r, dict(zip(NOISES, scratch["noise"]))
-    h_c, h_r = self.E_c(c), self.E_r(r)
+    c = batch.c
+    r = batch.r
+    z = dict(zip(NOISES, scratch["noise"]))
+    h_c = self.E_c(c)
+    h_r = self.E_r(r)
     codes = torch.cat([h_c + z["gen_c"], h_r + z["gen_r"]])
     same_c, fake_c = self.H_c(codes).split(len(c))
     fake_r, same_r = self.H_r(codes).split(len(c))
-    back_c, back_r = self.E_r(fake_r), self.E_c(fake_c)
-    cycle_c, cycle_r = self.H_c(back_c + z["gen_cyc_c"]), self.H_r(back_r + z["gen_cyc_r"])
+    back_c = self.E_r(fake_r)
+    back_r = self.E_c(fake_c)
+    cycle_c = self.H_c(back_c + z["gen_cyc_c"])
+    cycle_r = self.H_r(back_r + z["gen_cyc_r"])
     terms = dict(
         gen_adv_c=sum(lsgan(logits, True) for logits in self.D_c(fake_c)),
         gen_adv_r=sum(lsgan(logits, True) for logits in self.D_r(fake_r)),
