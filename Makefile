@@ -54,5 +54,5 @@ $(VENV)/.dev: $(VENV)/.installed
 .venv-colab/.installed: settings.ini setup.py pyproject.toml colab-constraints.txt
 	@$(COLAB_PYTHON) --version > /dev/null || { echo "Python 3.13 is needed: make colab COLAB_PYTHON=/path/to/python3.13"; exit 1; }
 	$(COLAB_PYTHON) -m venv .venv-colab
-	.venv-colab/bin/pip install --quiet $(PIP_ARGS) -c colab-constraints.txt -e '.[colab]' torchvision notebook ipykernel ipython
+	.venv-colab/bin/pip install --quiet $(PIP_ARGS) -c colab-constraints.txt -e . torchvision notebook ipykernel ipython
 	@touch $@

@@ -43,7 +43,8 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+BROWSERS = ["chromium", "chromium-browser", "google-chrome"]  # as .ci/run looks for them
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 SETTINGS = {
     "jupyterlab": [
         "--IdentityProvider.token=",
@@ -114,7 +115,15 @@ def jupyter(python: str = sys.executable, module: str = "jupyterlab"):
 
 
 @pytest.fixture(scope="session")
-def lab():
+def needs_chromium():
+    "Without Chromium what needs one is skipped"
+    pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM:
+        pytest.skip("no Chromium")
+
+
+@pytest.fixture(scope="session")
+def lab(needs_chromium):
     "A JupyterLab: (its address, the folder it shows)"
     pytest.importorskip("jupyterlab")
     with jupyter() as where:
@@ -138,16 +147,14 @@ def chromium():
         page = context.pages[0]
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and errors.append(said.text))
         yield page
         context.close()
     assert not errors, errors
 
 
 @pytest.fixture
-def page():
-    "A Chromium page. Without Chromium the test is skipped; an error in the console fails it"
-    pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM:
-        pytest.skip("no Chromium")
+def page(needs_chromium):
+    "A Chromium page; an error in the console fails the test"
     with chromium() as page:
         yield page

@@ -19,7 +19,7 @@ ini = ini["DEFAULT"]
 toml = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
 notebooks = sorted((root / "nbs").rglob("[0-9a-z]*.ipynb"))
 BLOCKED = ["nbdev", "execnb", "jupyter", "jupyterlab", "IPython", "ipykernel", "ipywidgets", "anywidget", "tensorboard"]
-LAB = ["live", "picker", "monitor", "widgets"]  # modules that need the extra `lab`
+LAB = ["live", "picker", "monitor", "widgets"]  # modules of the widgets, which need anywidget
 
 
 ALONE = """

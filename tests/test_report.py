@@ -1,7 +1,6 @@
 "The report page: whole, safe, honest about what is unequal or missing; and in a real browser"
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -10,6 +9,7 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import pytest
+from conftest import CHROMIUM
 from toon2real import experiment
 from toon2real import report as R
 from toon2real.cyclegan import CycleGANRecipe, cartoon2real, toon2real
@@ -259,11 +259,10 @@ def test_the_recorded_command_is_printed_as_a_shell_reads_it(copies):
 def browser():
     "A Chromium, or a skip"
     sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_api.sync_playwright() as playwright:
         try:
-            browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
         except sync_api.Error as error:
             pytest.skip(f"no browser: {str(error).splitlines()[0]}")
         yield browser

@@ -72,9 +72,19 @@ def keep_picture(page, root, name: str):
         page.set_viewport_size({"width": 1300, "height": 1000})
 
 
+STEPPER = """
+import os
+from toon2real.widgets import EpochStepper
+stepper = EpochStepper({runs})
+os.rename({lost!r}, {to!r})
+stepper
+"""
+
+
 def test_epoch_stepper(lab, page, runs):
-    cells = f"from toon2real.widgets import EpochStepper\nstepper = EpochStepper({[str(run) for run in runs]})\nstepper"
-    open_notebook(page, lab, "stepper", cells)
+    sheet = next((runs[0] / "samples").glob("epoch-*1.*"))
+    aside = sheet.with_name("aside")
+    open_notebook(page, lab, "stepper", STEPPER.format(runs=[str(run) for run in runs], lost=str(sheet), to=str(aside)))
     root = page.locator(".t2r-stepper")
     root.wait_for()
     rows = root.locator(".t2r-row img")
@@ -90,6 +100,15 @@ def test_epoch_stepper(lab, page, runs):
     )
     assert picture_of(rows.nth(1)) != at_the_end
     assert root.locator(".t2r-told").inner_text() == "epoch 2 of 3"
+
+    root.press("ArrowLeft")  # its samples are gone: that is told, and they are asked for again by who comes back
+    page.wait_for_function("document.querySelector('.t2r-problem').innerText.includes('samples')")
+    page.wait_for_function("document.querySelectorAll('.t2r-row img')[1].style.visibility === 'hidden'")
+    aside.rename(sheet)
+    root.press("ArrowRight")
+    root.press("ArrowLeft")
+    page.wait_for_function("document.querySelectorAll('.t2r-row img')[1].dataset.epoch === '1'")
+    page.wait_for_function("document.querySelector('.t2r-problem').innerText === ''")
 
     curve = root.locator(".t2r-curves")
     box = curve.bounding_box()
@@ -195,8 +214,16 @@ def test_human_study(lab, page, tmp_path):
     page.wait_for_function("document.querySelector('.t2r-human').dataset.trial === '1'")
     root.locator(".t2r-choice").nth(1).click()
     page.wait_for_function("document.querySelector('.t2r-human').dataset.trial === '2'")
+    aside = out.rename(out.with_suffix(".aside"))
+    out.mkdir()
     page.keyboard.press("ArrowLeft")  # keys are heard after a click
+    page.wait_for_function("document.querySelector('.t2r-problem').innerText.includes('not kept')")
+    assert root.locator(".t2r-choice:enabled").count() == 2
+    out.rmdir()
+    aside.rename(out)
+    page.keyboard.press("ArrowLeft")
     page.wait_for_function("document.querySelector('.t2r-human').dataset.trial === '3'")
+    assert root.locator(".t2r-problem").inner_text() == ""
     answers = [json.loads(line) for line in out.read_text().splitlines()]
     assert [answer["chosen"] for answer in answers] == [answers[0]["left"], answers[1]["right"], answers[2]["left"]]
 

@@ -11,6 +11,7 @@ __all__ = ['static', 'PictureWidget']
 from importlib.resources import files
 
 import anywidget
+import traitlets as T
 
 # %% ../nbs/35_live.ipynb #1f0a5b06
 def static(*names: str) -> str:
@@ -23,14 +24,29 @@ class PictureWidget(anywidget.AnyWidget):
     "A widget that is asked for pictures by key, and sends each as compressed bytes"
 
     _css = static("widgets.css")
+    problem = T.Unicode(help="what went wrong, until the same goes well").tag(sync=True)
 
     def __init__(self, **traits):
         super().__init__(**traits)
+        self._failed = None  # what the problem is about
         self.on_msg(self._hear)
 
     def _hear(self, _, message: dict, buffers: list):
-        "A message of the browser goes to the method `hear_<kind>`"
-        getattr(self, f"hear_{message['kind']}")(message, buffers)
+        "A message of the browser goes to the method `hear_<kind>`; the browser is told if that fails"
+        asked, key = message.get("kind"), message.get("key")
+        try:
+            getattr(self, f"hear_{asked}")(message, buffers)
+        except Exception as error:  # of the disk, of a picture, or of a page that is out of date
+            self.problem, self._failed = self._words(error, message), (asked, key)
+            self.send({"kind": "failed", "asked": asked, "key": key})
+        else:
+            if self._failed == (asked, key):
+                self.problem = ""
+
+    def _words(self, error: Exception, message: dict) -> str:
+        "The problem in words"
+        speaks = isinstance(error, (ValueError, OSError, RuntimeError))
+        return str(error) if speaks else f"{type(error).__name__}: {error}"
 
     def hear_picture(self, message: dict, buffers: list):
         "The picture of `key` is wanted"

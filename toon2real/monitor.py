@@ -106,10 +106,7 @@ class TrainingMonitor(PictureWidget, Callback):
         self.trainer.look()
 
     def hear_go_on(self, message: dict, buffers: list):
-        "Train in the background to where it was asked for; what is in the way is told"
+        "Train in the background to where it was asked for"
         if self.handle:
             self.handle.wait()
-        try:
-            self.handle = self.trainer.fit(self.trainer.until, background=True)
-        except (ValueError, OSError, RuntimeError) as error:
-            self.status = self.status | {"note": str(error)}
+        self.handle = self.trainer.fit(self.trainer.until, background=True)

@@ -196,6 +196,8 @@ def _shot_of(self: FramePicker, frames) -> pd.Series:
 @patch
 def _decide(self: FramePicker, frames: pd.Series, keep: bool | None, whole: bool):
     "Decide about frames; of `whole` shots only what the filters leave is kept. `frames`: as `_shot_of` gives them"
+    if keep not in (True, False, None):
+        raise CurateError(f"keep={keep!r}: it is true, false or null")
     steps, about = 1, frames.index.to_numpy()
     if keep and whole:
         decided = about[(self.picks.now.decision[about] != "").to_numpy()]
@@ -272,13 +274,9 @@ def threshold(
 def _hear(self: FramePicker, widget, message: dict, buffers: list):
     "Do what the browser asks for, one thing at a time; what goes wrong is shown"
     with self._lock:
-        try:
-            self.problem = ""
-            if message.get("keep") not in (True, False, None):
-                raise CurateError(f"keep={message['keep']!r}: it is true, false or null")
-            PictureWidget._hear(self, widget, message, buffers)
-        except Exception as error:  # of the catalogue or the disk, or a page that is out of date
-            self.problem = str(error) if isinstance(error, CurateError) else f"{type(error).__name__}: {error}"
+        self.problem = ""
+        PictureWidget._hear(self, widget, message, buffers)
+        if self.problem:
             self._tell()
 
 

@@ -236,7 +236,6 @@ class CompareSystems(PictureWidget):
     name = T.Unicode(help="what the picture is called").tag(sync=True)
     measures = T.List(help="what stands under each panel").tag(sync=True)
     truths = T.Int(help="the first so many pictures have a truth").tag(sync=True)
-    problem = T.Unicode(help="why a picture was not taken, or not translated").tag(sync=True)
 
     def __init__(
         self,
@@ -261,7 +260,7 @@ class CompareSystems(PictureWidget):
         self.columns = [{"title": "Input", "kind": "input"}, *systems, *truths]
         self.total = len(self.pictures)
         self._tell()
-        self.observe(lambda change: self._tell(), "image")
+        self.observe(self._turn, "image")
 
     @T.validate("image")
     def _within(self, proposal: dict) -> int:
@@ -292,6 +291,11 @@ class CompareSystems(PictureWidget):
         self._tell()
         return made
 
+    def _turn(self, change: dict):
+        "To another picture: what was wrong with the last one is no longer of interest"
+        self.problem = ""
+        self._tell()
+
     def _tell(self):
         "Bring name and measures to those of the picture that is shown"
         image = self.image
@@ -317,13 +321,8 @@ class CompareSystems(PictureWidget):
     def hear_own(self, message: dict, buffers: list):
         self.add(bytes(buffers[0]), message["name"])
 
-    def _hear(self, widget, message: dict, buffers: list):
-        about = message.get("name", self.name)
-        try:
-            super()._hear(widget, message, buffers)
-            self.problem = ""
-        except Exception as error:  # a picture that cannot be read or translated, or a page that is out of date
-            self.problem = f"{about}: {error}"
+    def _words(self, error: Exception, message: dict) -> str:
+        return f"{message.get('name', self.name)}: {super()._words(error, message)}"
 
 # %% ../nbs/39_widgets.ipynb #9c5f97ab
 QUESTIONS = {
@@ -438,7 +437,7 @@ class HumanStudy(PictureWidget):
 
     def __init__(
         self,
-        systems: dict,  # title -> translations of all images (uint8 N x H x W x 3), or what `CompareSystems` takes
+        systems,  # what `CompareSystems` takes, or {title: translations of all images, uint8 N x H x W x 3}
         images,  # the cartoons: a folder, files, or uint8 N x H x W x 3
         out: Path,  # file for the answers; it is added to
         seed: int = 0,  # of order and sides
@@ -450,6 +449,8 @@ class HumanStudy(PictureWidget):
         self.out, self.participant = Path(out), participant
         self.cartoons, _ = _pictures(images)
         self.photos, _ = _pictures(scenes(8, seed=7000, side=128, kind="photo") if photos is None else photos)
+        if not isinstance(systems, dict):
+            systems = {one.title: one.translate for one in _translations(systems)}
         self.systems = {name: _outputs(name, one, self.cartoons) for name, one in systems.items()}
         if len(self.systems) < 2:
             raise ValueError(f"HumanStudy compares two systems or more: it got {', '.join(self.systems) or 'none'}")
@@ -530,6 +531,10 @@ class HumanStudy(PictureWidget):
 
     def hear_answer(self, message: dict, buffers: list):
         self.answer(message["trial"], message["chosen"], message["seconds"])
+
+    def _words(self, error: Exception, message: dict) -> str:
+        words = super()._words(error, message)
+        return f"This answer was not kept: {words}. Then choose again." if message.get("kind") == "answer" else words
 
 # %% ../nbs/39_widgets.ipynb #e02efb35
 def _attentive(answers: pd.DataFrame, pass_mark: float) -> pd.DataFrame:

@@ -24,7 +24,7 @@ function dot(colour) {
 function saveFile(name, blob) {
   const url = URL.createObjectURL(blob);
   element("a", { href: url, download: name }).click();
-  URL.revokeObjectURL(url);
+  setTimeout(() => URL.revokeObjectURL(url), 60_000); // some browsers read it after the click
 }
 
 function saveJson(name, content) {
@@ -56,14 +56,16 @@ class PictureStore {
     this.model = model;
     this.urls = new Map();
     this.asked = new Set();
+    this.failed = new Set(); // asked for again after `failed.clear()`
     this.promised = new Map();
-    this.listen = (message, buffers) => {
-      if (message.kind !== "picture") return;
-      this.forget(message.key);
-      this.urls.set(message.key, pictureUrl(buffers[0]));
-      this.promised.get(message.key)?.(this.urls.get(message.key));
-      this.promised.delete(message.key);
-      arrived(message.key);
+    this.listen = ({ kind, key, asked }, buffers) => {
+      if (kind !== "picture" && asked !== "picture") return;
+      this.forget(key);
+      if (kind === "picture") this.urls.set(key, pictureUrl(buffers[0]));
+      else this.failed.add(key);
+      this.promised.get(key)?.(this.urls.get(key));
+      this.promised.delete(key);
+      arrived(key);
     };
     model.on("msg:custom", this.listen);
   }
@@ -71,14 +73,14 @@ class PictureStore {
   // The address of a picture; null until it has come
   get(key) {
     if (this.urls.has(key)) return this.urls.get(key);
-    if (!this.asked.has(key)) {
+    if (!this.asked.has(key) && !this.failed.has(key)) {
       this.asked.add(key);
       this.model.send({ kind: "picture", key });
     }
     return null;
   }
 
-  // The same as a promise. A key is promised to one who waits.
+  // The same as a promise, which gives undefined for a picture that could not be made. A key is promised to one who waits.
   async soon(key) {
     return this.get(key) ?? new Promise((done) => this.promised.set(key, done));
   }
@@ -91,6 +93,7 @@ class PictureStore {
     if (this.urls.has(key)) URL.revokeObjectURL(this.urls.get(key));
     this.urls.delete(key);
     this.asked.delete(key);
+    this.failed.delete(key);
   }
 
   close() {
@@ -116,6 +119,15 @@ function questions(model) {
     });
   model.on("msg:custom", listen);
   return { ask, close: () => model.off("msg:custom", listen) };
+}
+
+// What went wrong in Python
+function problemOf(model) {
+  const node = element("p", { class: "t2r-problem", role: "alert" });
+  const draw = () => (node.textContent = model.get("problem"));
+  model.on("change:problem", draw);
+  draw();
+  return { node, close: () => model.off("change:problem", draw) };
 }
 
 function save(model, values) {

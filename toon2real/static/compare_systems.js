@@ -64,7 +64,8 @@ function render({ model, el }) {
   // A picture that is still being translated must not stand under the name of the next one.
   function fill(image, column) {
     const wanted = model.get("image");
-    const known = columns()[column].kind !== "truth" || wanted < model.get("truths");
+    const there = columns()[column].kind !== "truth" || wanted < model.get("truths");
+    const known = there && !store.failed.has(key(column));
     const url = known ? store.get(key(column)) : null;
     image.parentElement.dataset.waiting = known && !url;
     image.style.visibility = known ? "visible" : "hidden";
@@ -235,12 +236,18 @@ function render({ model, el }) {
     element("p", { class: "t2r-help" }, HELP),
   );
   el.append(root);
-  model.on("change:image change:measures change:total change:name change:problem", draw);
+  const turn = () => {
+    store.failed.clear();
+    draw();
+  };
+  model.on("change:image", turn);
+  model.on("change:measures change:total change:name change:problem", draw);
   model.on("change:columns", makePanels);
   makePanels();
   look(WHOLE);
   return () => {
-    model.off("change:image change:measures change:total change:name change:problem", draw);
+    model.off("change:image", turn);
+    model.off("change:measures change:total change:name change:problem", draw);
     model.off("change:columns", makePanels);
     store.close();
   };

@@ -76,6 +76,7 @@ function render({ model, el }) {
   const curves = drawing("svg", { height: CURVE.height, class: "t2r-curves", role: "img" });
   const legend = element("div", { class: "t2r-legend" });
   const note = element("p", { class: "t2r-help", role: "status" });
+  const problem = problemOf(model);
   const store = new PictureStore(model, () => drawPictures());
 
   const epochs = () => model.get("epochs");
@@ -156,6 +157,7 @@ function render({ model, el }) {
       figure.querySelector("small").textContent = ` epoch ${epoch}${run.doing ? `, ${run.doing}` : ""}`;
       image.alt = `What ${run.title} makes of the pictures at epoch ${epoch}`;
       const url = store.get(`${index}/${epoch}`);
+      image.style.visibility = store.failed.has(`${index}/${epoch}`) ? "hidden" : "visible";
       if (url && image.dataset.wanted !== url)
         showPicture(image, url).then(() => image.dataset.wanted === url && (image.dataset.epoch = epoch));
     });
@@ -196,15 +198,19 @@ function render({ model, el }) {
     End: () => goToPlace(epochs().length - 1),
     " ": toggle,
   });
+  const turn = () => {
+    store.failed.clear();
+    draw();
+  };
   const refresh = () => {
     makeChoices();
-    draw();
+    turn();
   };
   const drawAllCurves = () => drawCurves(curves, model, goToEpoch);
   const resized = new ResizeObserver(drawAllCurves);
   resized.observe(curves);
   model.on("change:rows change:epochs change:curves", refresh);
-  model.on("change:epoch change:curve", draw);
+  model.on("change:epoch change:curve", turn);
   const follow = setInterval(
     () => model.get("rows").some((run) => run.running) && model.send({ kind: "refresh" }),
     3000,
@@ -212,6 +218,7 @@ function render({ model, el }) {
 
   root.append(
     element("div", { class: "t2r-bar" }, play, slider, told),
+    problem.node,
     note,
     pictures,
     element("div", { class: "t2r-bar" }, choice, legend),
@@ -226,7 +233,8 @@ function render({ model, el }) {
     resized.disconnect();
     stop();
     model.off("change:rows change:epochs change:curves", refresh);
-    model.off("change:epoch change:curve", draw);
+    model.off("change:epoch change:curve", turn);
+    problem.close();
     store.close();
   };
 }

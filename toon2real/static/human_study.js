@@ -1,6 +1,7 @@
 // HumanStudy: two pictures, one question. The same code serves the notebook and the page that works from a file.
 
 // `picture(key)` promises an address; `answer(given)` keeps an answer; `farewell` is said at the end.
+// It gives `show`, for the next question, and `again`, for an answer that was not kept.
 function study(root, { picture, answer, farewell }) {
   let trial = null;
   let since = 0;
@@ -29,6 +30,8 @@ function study(root, { picture, answer, farewell }) {
     answer({ trial: trial.number, chosen: index, seconds: (performance.now() - since) / 1000 });
   }
 
+  const again = () => choices.forEach((button) => (button.disabled = false));
+
   async function show(next, done, total) {
     trial = next;
     progress.value = total ? done / total : 1;
@@ -45,10 +48,13 @@ function study(root, { picture, answer, farewell }) {
       [choices[0], trial.pictures[0]],
       [choices[1], trial.pictures[1]],
     ];
-    await Promise.all(
-      wanted.map(async ([node, name]) => name && showPicture(node.querySelector("img"), await picture(name))),
-    );
-    choices.forEach((button) => (button.disabled = false));
+    const shown = wanted.map(async ([node, name]) => {
+      const url = name && (await picture(name));
+      if (url) await showPicture(node.querySelector("img"), url);
+      return !name || url;
+    });
+    if (!(await Promise.all(shown)).every(Boolean)) return; // Python says what is wrong
+    again();
     since = performance.now();
     root.dataset.trial = trial.number;
   }
@@ -60,23 +66,29 @@ function study(root, { picture, answer, farewell }) {
     help,
   );
   onKeys(root, { ArrowLeft: () => choose(0), ArrowRight: () => choose(1) });
-  return show;
+  return { show, again };
 }
 
 function render({ model, el }) {
   const root = element("div", { class: "t2r t2r-human", role: "group", "aria-label": "Which picture?" });
   const store = new PictureStore(model);
-  const show = study(root, {
+  const { show, again } = study(root, {
     picture: (key) => store.soon(key),
     answer: (given) => model.send({ kind: "answer", ...given }),
     farewell: "",
   });
   const next = () => show(model.get("trial"), model.get("done"), model.get("total"));
+  const problem = problemOf(model);
+  const failed = ({ kind, asked }) => kind === "failed" && asked === "answer" && again();
   model.on("change:trial", next);
+  model.on("msg:custom", failed);
+  root.append(problem.node);
   el.append(root);
   next();
   return () => {
     model.off("change:trial", next);
+    model.off("msg:custom", failed);
+    problem.close();
     store.close();
   };
 }
@@ -106,7 +118,7 @@ function standalone(root, { trials, pictures, study: id, participant }) {
     nameless = somebody();
     keep([]);
   };
-  const show = study(root, {
+  const { show } = study(root, {
     picture: async (key) => pictures[key],
     answer: (given) => keep([...answers, { ...given, at: new Date().toISOString() }]),
     farewell: "Now save your answers, and give the file back to who asked you.",

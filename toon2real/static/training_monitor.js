@@ -14,6 +14,7 @@ function render({ model, el }) {
   const image = element("img", { alt: "" });
   const caption = element("figcaption", {});
   const judged = element("div", { class: "t2r-judged" });
+  const problem = problemOf(model);
   const hint = element("span", { class: "t2r-help", role: "status" });
 
   const ask = (kind) => {
@@ -74,9 +75,8 @@ function render({ model, el }) {
   }
 
   function listen(message) {
-    if (message.kind !== "heard") return;
-    heard = true;
-    if (message.what === "hello") hint.textContent = "";
+    if (message.kind === "heard") heard = true;
+    if (message.what === "hello" || message.kind === "failed") hint.textContent = "";
     drawButtons();
   }
 
@@ -88,6 +88,7 @@ function render({ model, el }) {
     element("div", { class: "t2r-bar" }, title, state, words),
     element("div", { class: "t2r-bar" }, bar),
     element("div", { class: "t2r-bar" }, stop, goOn, look, hint),
+    problem.node,
     note,
     losses,
     curve,
@@ -104,6 +105,7 @@ function render({ model, el }) {
     model.off("change:status", draw);
     model.off("change:curve", drawCurve);
     model.off("change:newest", drawNewest);
+    problem.close();
     if (url) URL.revokeObjectURL(url);
   };
 }
