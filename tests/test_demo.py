@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from toon2real import demo
 from toon2real.cyclegan import toon2real
+from toon2real.experiment import TITLES
 from toon2real.runs import RunError
 from toon2real.scenes import pairs
 from toon2real.training import Trainer
 from toon2real.translate import Translator
 
-SCRIPT = Path(__file__).parents[1] / "bench" / "demo.py"
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "bench" / "demo.py"
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,18 @@ def test_the_shipped_runs_are_what_the_script_makes(script, run):
     assert demo.card(run.name) == script.card_of(run)  # its figures are those of the history
     sources = {name: domain["source"] for name, domain in run.about["data"].items()}
     assert list(sources.values()) == [script.CARTOONS, script.PHOTOS, *script.HELD_OUT]
+
+
+def test_the_readme_has_the_distances_of_the_cards():
+    "bench/pictures.py prints the README's table"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("How near the shipped systems come")[2].partition("Error, colour and contrast")[0]
+    told = {line.split(" | ")[0].strip("| "): line.split(" | ")[-1].strip("| ") for line in table.splitlines()}
+    for run in demo.runs():
+        judge = run.about["judge"]
+        card = demo.card(run.name)
+        assert f"N = {judge['n']}: {told[TITLES[run.name]]}." in card
+        assert f"Untranslated cartoons have {told['cartoons, untranslated']}," in card
 
 
 def test_a_packed_run_translates_as_the_whole_one_does(script, tmp_path):

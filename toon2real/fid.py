@@ -231,16 +231,17 @@ class Judge:
         self.images = hashlib.sha256(digests.encode()).hexdigest()[:16]
         others = None if others is None else ImageSet(others)
         self.n = self._allowed(n, others)
-        photos = np.random.default_rng(seed).permutation(len(target))
+        shuffled = np.random.default_rng(seed).permutation(len(target))
         self.index = subsample(np.arange(len(self.inputs)), self.n, seed)  # the cartoons that are judged
+        self.photos = np.sort(shuffled[: self.n])  # the photographs that they are held against
         spatial = hasattr(self.extractor, "maps") and self.extractor.dims >= 768
         self._kept = _Kept(self.n) if spatial else None
-        self.target = self._features(target.take(np.sort(photos[: self.n])))
+        self.target = self._features(target.take(self.photos))
         see = self._kept.keep if spatial else None
         self.input = self._features(self.inputs.take(self.index), see)
         self.untranslated = self._row(self.input, 0.0, 1.0 if spatial else None)
         self.floor_of = "other held-out photographs" if others is None else "training photographs"
-        rest = target.take(np.sort(photos[self.n : 2 * self.n])) if others is None else others.take(range(self.n))
+        rest = target.take(np.sort(shuffled[self.n : 2 * self.n])) if others is None else others.take(range(self.n))
         self.floor = self._judged(rest)
 
     def __call__(

@@ -26,6 +26,8 @@ from tqdm.auto import tqdm
 
 from .cyclegan import cartoon2real, toon2real
 from .experiment import FRECHET, TITLES, against_truth, prepare
+from .features import best_extractor
+from .fid import judge_of
 from .images import grid, png_bytes, resize, to_pil, write_atomic
 from .runs import Run, RunError, translate_all
 from .scenes import pairs, scenes, write_scenes
@@ -213,7 +215,9 @@ def quickstart(
     held_cartoons = 2 * images
     held_photos = 2 * images + val  # the first of the held-out scenes
     cartoons, truth = pairs(val, seed=held_cartoons, side=side)
-    target, other = np.split(scenes(2 * val, seed=held_photos, side=side, kind="photo"), 2)
+    photos = scenes(2 * val, seed=held_photos, side=side, kind="photo")
+    judge = judge_of(cartoons, photos, extractor=best_extractor("simple"))  # as the trainings are judged
+    target = photos[judge.photos]
     held_out = (
         f"scenes:cartoon:{held_cartoons}-{held_photos - 1}@{side}",
         f"scenes:photo:{held_photos}-{held_photos + 2 * val - 1}@{side}",
@@ -227,9 +231,9 @@ def quickstart(
     for run in runs:
         name = run.recipe.name
         rows[f"{name}, before training"] = translate_all(run.recipe.build(), cartoons)
-        rows[f"{name}, after"] = columns[name] = translate_all(run.system(), cartoons)
+        rows[f"{name}, after"] = columns[name] = translate_all(run.system(run.weight_epochs[-1]), cartoons)
     table = pd.DataFrame({name: against_truth(made, truth, target) for name, made in rows.items()}).T
-    table.loc["other photos (floor)", FRECHET] = against_truth(other, truth, target)[FRECHET]
+    table.loc["other photos (floor)", FRECHET] = judge.floor[FRECHET]
     table.columns.name = f"N={val}, {side} px"
     write_atomic(out / "table.csv", table.to_csv().encode())
     write_atomic(out / "comparison.png", png_bytes(side_by_side(columns | {"truth": truth})))

@@ -509,6 +509,20 @@ def looking(system: System):
         system.train(training)
 
 
+@contextmanager
+def as_kept(system: System):
+    "The generators rounded as `save_weights` keeps them, for a while; then every bit is as it was"
+    weights = [value for value in _state(system, system.generators).values() if value.is_floating_point()]
+    exact = [value.clone() for value in weights]
+    try:
+        for value in weights:
+            value.copy_(value.bfloat16())
+        yield
+    finally:
+        for value, before in zip(weights, exact):
+            value.copy_(before)
+
+
 def translate_all(system: System, images: np.ndarray, batch: int = 16) -> np.ndarray:
     "Cartoons to photos in float32, uint8 N x H x W x 3 to the same, on the device where the system is"
     device = next(system.parameters()).device

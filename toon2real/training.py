@@ -40,7 +40,7 @@ from toon2real.progress import (
     in_words,
     luma_correlation,
 )
-from .runs import Run, RunError, environment, load_weights, translate_all, translate_samples
+from .runs import Run, RunError, as_kept, environment, load_weights, translate_all, translate_samples
 from toon2real.system import (
     Recipe,
     System,
@@ -364,9 +364,11 @@ def _end_epoch(self: Trainer, epoch: int):
 # %% ../nbs/28_training.ipynb #aeb561e1
 @patch
 def _evaluate(self: Trainer) -> dict:
-    "The metrics of this moment; a failure is told and leaves the epoch without"
+    "The metrics of what is kept of this moment; a failure is told and leaves the epoch without"
     try:
-        return self.judge(translate_all(self.system, self.val[0].images[self.judge.index]))
+        with as_kept(self.system):
+            made = translate_all(self.system, self.val[0].images[self.judge.index])
+        return self.judge(made)
     except RuntimeError as e:
         warnings.warn(
             f"{self.run.name}, step {self.step}: no metrics for this epoch ({e}); "
