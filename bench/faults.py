@@ -2,6 +2,7 @@
 
     python bench/faults.py --kills 300                    some minutes to an hour; the counts are printed at the end
     nice -n 19 python bench/faults.py --kills 1000        beside other work; stopped or killed, the same line goes on
+    python bench/faults.py --steps 2000                   no kills: memory and open files over a long training (Linux)
 
 What was done is in `--work` (by default a folder for this seed among the temporary files) and is not done again. A
 child hangs when it has used LIMIT processor seconds or lasted PATIENCE seconds, however busy the machine is.
@@ -37,6 +38,7 @@ import torch._dynamo  # noqa: F401 - which optimisers import, at their first use
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.images import write_atomic
 from toon2real.patchwise import patchwise
+from toon2real.progress import Callback
 from toon2real.runs import Run, commit
 from toon2real.scenes import scenes
 from toon2real.training import Trainer
@@ -262,13 +264,44 @@ def _start(recipe, data, path: Path, plan: dict, log: Path) -> Child:
     return Child(path, recipe, data, plan, log)
 
 
+class Growth(Callback):
+    "Resident memory and open files of this process, every hundred steps"
+
+    def __init__(self):
+        self.rows = []
+
+    def losses(self, trainer):
+        if trainer.step % 100 == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.rows.append((trainer.step, pages * mmap.PAGESIZE / 2**20, len(os.listdir("/proc/self/fd"))))
+
+
+def grow(steps: int, work: Path, name: str):
+    "Train so long in this process, with samples, evaluations and checkpoints on the way, and print what it holds"
+    data = pictures()
+    recipe = RECIPES[name].replace(epochs=-(-steps // len(data["cartoon"])), decay_epochs=0)
+    growth = Growth()
+    options = dict(precision="float32", evaluate_every=20, sample_every=20, weights_every=50, save_every=10)
+    options |= dict(evaluate_n=4, samples=2, extractor="simple", progress=False, callbacks=[growth])
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        Trainer(recipe, run=Path(folder) / "run", **data, **options).fit()
+    print(f"{name}\n  step   MiB   open files")
+    for step, memory, files in growth.rows[:: max(1, len(growth.rows) // 10)]:
+        print(f"{step:6} {memory:5.0f} {files:4}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="a folder to work in and to go on in (default: one for the seed)")
     parser.add_argument("--systems", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--steps", type=int, help="instead of kills: memory and open files over so many steps")
     args = parser.parse_args()
+    if args.steps:
+        for name in args.systems:
+            grow(args.steps, args.work, name)
+        return
     started, work = time.monotonic(), args.work or Path(tempfile.gettempdir()) / f"toon2real-faults-{args.seed}"
     state = faults(args.kills, args.seed, args.systems, work, partial(print, flush=True))
     print(f"\nseed {args.seed}, {', '.join(args.systems)}, torch {torch.__version__}, numpy {np.__version__}")

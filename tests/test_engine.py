@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from toon2real import generator
+from toon2real import engine, generator
 from toon2real.cyclegan import toon2real
 from toon2real.engine import Captured
 from toon2real.generator import ToColours
 from toon2real.patchwise import patchwise
+from toon2real.scenes import scenes
 from toon2real.system import load_system_state, system_state
+from toon2real.training import Trainer
 from toon2real.unit import NOISES, unit
 
 RECIPES = dict(
@@ -251,3 +253,27 @@ def test_a_system_moves_with_its_moments():
     system._bring_moments(torch.device("meta"))
     for player in system.players:
         assert {x.device.type for state in player.optimizer.state.values() for x in state.values()} == {"meta"}
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    "Two threads, on a machine whose cores others have"
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(engine, "several_cost", lambda: 9.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_training_beside_other_work_has_one_thread_and_keeps_their_number(busy, monkeypatch, tmp_path, capsys):
+    recipe = RECIPES["toon2real"].replace(epochs=1, decay_epochs=1)
+    c, r = (scenes(2, side=27, kind=kind) for kind in ("cartoon", "photo"))
+    trainer = Trainer(recipe, c, r, run=tmp_path / "run", samples=1, device="cpu")
+    assert torch.get_num_threads() == trainer.run.about["environment"]["threads"] == 1
+    assert "2 threads take 9 times as long" in capsys.readouterr().out
+    trainer.fit(1)
+    torch.set_num_threads(2)
+    monkeypatch.setattr(engine, "several_cost", lambda: 0.6)
+    Trainer.resume(tmp_path / "run", c, r, device="cpu").fit(2)
+    assert torch.get_num_threads() == 1

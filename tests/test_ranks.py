@@ -1,7 +1,8 @@
 """Several processes train what one process trains: losses, weights, pools, samples, in one folder.
 
 In float64, whose rounding (1e-16) a few steps of two players multiply by about 1e6: numbers agree to 1e-7, and what
-is further apart is a mistake. torchrun launches two processes once, for all tests; they run this file."""
+is further apart is a mistake. `accelerate launch` starts two processes once, for most tests; they run this file. With
+`--multi_gpu` it does so without a GPU too. The command line is launched by torchrun."""
 
 import json
 import signal
@@ -57,6 +58,8 @@ class Double(CycleGAN):
 
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+ACCELERATE += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # or it asks for a file
 CLI = [sys.executable, "-c", "import sys; from toon2real.cli import main; sys.exit(main())", "train"]
 # five cartoons make three steps an epoch, so that the second epoch draws from full pools
 RECIPE = DoubleRecipe(
@@ -134,7 +137,7 @@ def work(tmp_path_factory):
     work = tmp_path_factory.mktemp("ranks")
     trainer(work / "alone").fit()
     trainer(work / "begun").fit(1)
-    done = subprocess.run([*LAUNCH, __file__, work], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([*ACCELERATE, __file__, work], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr[-5000:]
     with pytest.warns(UserWarning, match="processes 2 -> 1"):
         resumed(work / "half").fit(2)

@@ -10,6 +10,7 @@ __all__ = ['Recipe', 'recipe_to_dict', 'recipe_from_dict', 'html_table', 'linear
            'load_system_state']
 
 # %% ../nbs/16_system.ipynb #05280f6f
+import atexit
 import dataclasses
 import importlib
 import os
@@ -189,15 +190,33 @@ def ranks() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
 
 
+def _launched(name: str) -> int:
+    "A number that a launcher gives each process in the environment"
+    value = os.environ.get(name, "")
+    if not value.isdecimal():
+        remedy = "start several processes with torchrun or `accelerate launch`, or unset WORLD_SIZE for one"
+        raise ValueError(f"{name}={value!r} in the environment is no number: {remedy}")
+    return int(value)
+
+
 def join(device: torch.device) -> torch.device:
     "Join the processes that torchrun or `accelerate launch` started; the device of this one, on CUDA its own GPU"
-    several = max(int(os.environ.get("WORLD_SIZE", 1)), ranks()[1]) > 1
-    if several and device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if ranks()[1] == 1 and ("WORLD_SIZE" not in os.environ or _launched("WORLD_SIZE") == 1):
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", _launched("LOCAL_RANK"))
         torch.cuda.set_device(device)
-    if several and not dist.is_initialized():
+    if not dist.is_initialized():
+        _launched("RANK")
         dist.init_process_group(timeout=timedelta(hours=6))  # the others wait while the first one evaluates
+        atexit.register(_leave)
     return device
+
+
+def _leave():
+    "Let go of the other processes, where nobody has yet"
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def average(

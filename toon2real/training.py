@@ -26,7 +26,7 @@ from fastcore.basics import patch
 
 from .catalogue import read_manifest
 from .data import Domain, Pairs, choose, load_side
-from .engine import choose_precision
+from .engine import choose_precision, settle_threads
 from .features import best_extractor
 from .fid import judge_of
 from .images import check_range, to_tensor, to_uint8
@@ -130,6 +130,7 @@ class Trainer:
         callbacks=(),  # further `Callback`s
         **options,  # see `Options`
     ):
+        self.run = None
         system = system.build() if isinstance(system, Recipe) else system
         self._prepare(system, cartoon, photo, val, device, Options(**options), progress, callbacks)
         if init_from is not None:
@@ -174,6 +175,9 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
     self.device = join(usable(device))
     rank, world = ranks()
     self.first = rank == 0  # of several processes: the one that writes and speaks
+    self.progress = progress and self.first
+    if self.device.type == "cpu":
+        self._settle_threads()
     self.options = options = replace(
         options,
         precision=choose_precision(options.precision, self.device),
@@ -193,13 +197,21 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
     shown = progress and not any(callback.displays for callback in callbacks)
     own = [Record(), *([display_progress()] if shown else []), *([TensorBoard()] if options.tensorboard else [])]
     self.callbacks = [*own, *callbacks] if self.first else []
-    self.until, self.warned, self.progress = recipe.total_epochs, None, progress and self.first
+    self.until, self.warned = recipe.total_epochs, None
     self.meter, self.seconds = Meter(1 if self.device.type == "cpu" else 50), 0.0
     self.pace, self.state, self.problem, self.judged = Pace(), "ready", "", None
     self.stopped, self.look_asked = False, False
     self.done, self.look_pause = defaultdict(time.monotonic), 5  # when what was done last, see `_after`
 
 # %% ../nbs/28_training.ipynb #6dd93421
+@patch
+def _settle_threads(self: Trainer):
+    "As many threads as the run began with; one for a new run where several are slower"
+    began = self.run.about["environment"]["threads"] if self.run else None
+    if told := settle_threads(began):
+        self._say(told)
+
+
 @patch
 def _choose_samples(self: Trainer):
     """The sample images, a seeded choice, centre-cropped where the map is larger than the recipe's side; and what
@@ -279,6 +291,14 @@ def _note(self: Trainer, read, *args):
 
 
 @patch
+def _read_losses(self: Trainer):
+    "Losses to the host. A GPU may still be at work on the steps before: waiting for them is time of the training"
+    start = time.monotonic()
+    self._note(self.meter.read)
+    self.seconds += time.monotonic() - start
+
+
+@patch
 def _read_weights(self: Trainer):
     "FloatingPointError names a weight that is not finite"
     for name, weights in self.system.named_parameters():
@@ -289,7 +309,7 @@ def _read_weights(self: Trainer):
 @patch
 def save(self: Trainer):
     "Write a checkpoint of this very step"
-    self._note(self.meter.read)
+    self._read_losses()
     self._note(self._read_weights)
     seconds = torch.tensor(self.seconds, dtype=torch.float64)
     self.run.save_checkpoint(self.system, self.step, meter=torch.tensor(self.meter.sums), seconds=seconds)
@@ -300,6 +320,7 @@ def save(self: Trainer):
 @patch
 def _preview(self: Trainer):
     "Translate the sample cartoons, watch them, and show them"
+    self._read_losses()
     start = time.monotonic()
     c = to_uint8(self.fixed[0])
     fake = translate_all(self.system, c)
@@ -334,7 +355,7 @@ def _due(self: Trainer, every: int, epoch: int) -> bool:
 def _end_epoch(self: Trainer, epoch: int):
     "Write down an epoch"
     options = self.options
-    self._note(self.meter.read)
+    self._read_losses()
     row = dict(
         epoch=epoch,
         step=self.step,
