@@ -663,6 +663,31 @@ def translations(rng, here, home):
     return Case(["evaluate", "given", *judged, *chosen], names=names, writes=("out", *top_level(chosen)))
 
 
+@maker
+def outputs(rng, here, home):
+    "Results that would replace an input or somebody's file: nothing but `out` may change"
+    for name in ("cartoon", "photo", "run"):
+        shutil.copytree(home / name, here / name)
+    for name in ("c.sqlite", "d.sqlite"):
+        shutil.copy(home / "c.sqlite", here / name)
+    (here / "mine").mkdir()
+    for name in ("table.csv", "report.html", "about.json", "notes.csv"):
+        (here / "mine" / name).write_text(rng.choice(JUNK) or "mine")
+    judged = ["--extractor", "simple", "--cartoon", "cartoon", "--photo", "photo"]
+    file = rng.choice(["d.sqlite", "cartoon/0.png", "run/history.csv", "run/x.csv", "mine/notes.csv", "out/x.csv"])
+    folder = rng.choice(["run", "mine", "out", "cartoon/0.png"])
+    args = rng.choice(
+        [
+            ["curate", "c.sqlite", "--no-progress", "--reasons", file],
+            ["curate", "c.sqlite", "--no-progress", "--pick", rng.choice([file, "mine/report.html", "out/p.html"])],
+            ["evaluate", "photo", *judged, "--n", "4", "--reps", "2", "--out", file],
+            ["compare", "run", "--extractor", "simple", "--reps", "2", "--out", folder],
+            ["report", "run", "--extractor", "simple", "--reps", "2", "--out", folder],
+        ]
+    )
+    return Case(args, names=values(args[-1:]), writes=("out", "c.sqlite"))
+
+
 # --- every option of every command
 
 TINY = ["toon2real", "--width", "4", "--blocks", "1", "--side", "64", "--epochs", "1", "--decay-epochs", "0"]

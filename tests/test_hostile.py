@@ -807,3 +807,40 @@ def test_some_malformed_inputs(tmp_path, capfd):
 def test_a_dozen_kills(tmp_path):
     faults = harness("faults")
     in_a_clean_process(lambda: not faults.faults(12, 1, ("toon2real",), tmp_path)["wrong"])
+
+
+# --- what is written replaces no input
+
+
+def test_outputs_replace_nothing_of_another_kind(run, capsys, tmp_path, monkeypatch):
+    "An input, a run's own files, somebody's table: refused before anything is computed; own results are made again"
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "photos"), pictures(tmp_path / "mine")
+    assert main(["curate", "c.sqlite", "--sources", "photos", "--no-progress"]) == 0
+    for name, text in {
+        "mine/table.csv": "my thesis",
+        "mine/report.html": "my page",
+        "mine/x.csv": "file,group\n",
+    }.items():
+        Path(name).write_text(text)
+    run, judged = str(run.path), ["--cartoon", "photos", "--photo", "photos"]
+    before = {path: path.read_bytes() for path in [*Path().rglob("*.*"), *Path(run).rglob("*.*")] if path.is_file()}
+    for args in (
+        ["curate", "c.sqlite", "--reasons", "c.sqlite"],
+        ["curate", "c.sqlite", "--reasons", "mine/x.csv"],
+        ["curate", "c.sqlite", "--reasons", "photos/0.png"],
+        ["curate", "c.sqlite", "--pick", "c.sqlite"],
+        ["evaluate", "photos", *judged, "--out", "photos/0.png"],
+        ["evaluate", "photos", *judged, "--out", "mine/x.csv"],
+        ["compare", run, "--out", run],
+        ["compare", run, "--out", "mine"],
+        ["report", run, "--out", run],
+        ["report", run, "--out", "mine"],
+        ["quickstart", "--out", "mine"],
+    ):
+        capsys.readouterr()
+        assert main(args) == 1, args
+        assert args[-1] in complaint(capsys), args
+    assert {path: path.read_bytes() for path in before} == before
+    for _ in range(2):
+        assert main(["curate", "c.sqlite", "--reasons", "all.csv", "--pick", "p.html", "--no-progress"]) == 0

@@ -252,8 +252,10 @@ def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
     from toon2real import fid
     from toon2real.experiment import markdown
     from toon2real.features import best_extractor
-    from toon2real.images import utf8, write_atomic
+    from toon2real.images import check_output, utf8, write_atomic
 
+    if out:
+        check_output(out, ".csv", "KID")
     if not (on.cartoon and on.photo):
         need = "--cartoon FOLDER (their inputs) and --photo FOLDER (real photographs)"
         raise ValueError(f"{folders[0]} is not a run: to judge a folder of translations give {need}")
@@ -282,6 +284,8 @@ def compare(runs: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, until: Numbe
     """
     from toon2real import experiment
 
+    if out:
+        experiment.check_results(out)
     comparison = experiment.compare(runs, **asdict(on), until=until, progress=sys.stderr.isatty())
     table = comparison.table
     _say(_terms(table.attrs))
@@ -320,8 +324,11 @@ def report(
     """
     from toon2real.figures import paper_figures
     from toon2real.experiment import compare as gather
+    from toon2real.images import check_output
+    from toon2real.report import MARK
     from toon2real.report import report as page
 
+    check_output(out / "report.html", ".html", MARK)
     comparison = gather(runs, **asdict(on), until=until)
     print(f"figures:   {out / 'figures'}", flush=True)
     paper_figures(comparison, out / "figures")

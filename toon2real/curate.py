@@ -26,7 +26,17 @@ from tyro import cli
 from tyro.conf import OmitArgPrefixes, Positional
 from .catalogue import SPLITS, Catalogue, CurateError, _stamp, fingerprint
 from .films import decode, open_film, picture, timecode
-from .images import check_choice, grid, jpeg_bytes, open_image, png_bytes, printable, resize, write_atomic
+from toon2real.images import (
+    check_choice,
+    check_output,
+    grid,
+    jpeg_bytes,
+    open_image,
+    png_bytes,
+    printable,
+    resize,
+    write_atomic,
+)
 from .picks import _SIDES, FILTERS, Picks, _cut_bars, when
 from .scores import Thresholds
 
@@ -348,6 +358,10 @@ class Curation:
 
     def __call__(self, command: list[str] = ()):
         "Do it. `command`: the words that were typed. Thresholds that are not given stay as the catalogue has them."
+        if self.reasons:
+            check_output(self.reasons, ".csv", "id,film,source,")
+        if self.pick:
+            check_output(self.pick, ".html", "<title>Pick frames</title>")
         with Catalogue(self.catalogue) as cat:
             try:
                 self._meant(command, cat.thresholds)._do(cat)
@@ -364,8 +378,7 @@ def _do(self: Curation, cat: Catalogue):
     for film in self.forget:
         cat.forget(film)
     cat.merge(self.merge)
-    if self.sources:
-        self._add(cat)
+    self._add(cat)
     self._decide(cat)
     if self.val is not None:
         by = "frame" if self.independent else "film"
@@ -377,7 +390,8 @@ def _do(self: Curation, cat: Catalogue):
 @patch
 def _add(self: Curation, cat: Catalogue):
     "Read the sources, and say what needs a word"
-    facts = {"licence": self.licence, "author": self.author, "link": self.link, "progress": self.progress}
+    facts = {"licence": self.licence, "author": self.author, "link": self.link}
+    facts["progress"] = self.progress and bool(self.sources)
     notes = cat.add(list(self.sources), self.every, _shard(self.shard), self.group, **facts)
     for note in notes.itertuples():
         said = f"{note.status}: {note.what}".replace(f"{Path.cwd()}{os.sep}", "")

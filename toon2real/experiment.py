@@ -7,7 +7,8 @@ Docs: https://toon2real.github.io/toon2real/experiment.html.md"""
 # %% auto #0
 __all__ = ['TITLES', 'COLOURS', 'PAPER', 'HIGHER', 'COUNTS', 'DOMAINS', 'FRECHET', 'table1', 'train_all', 'prepare', 'held_out',
            'validation', 'judge_run', 'colour', 'Group', 'Comparison', 'compare', 'Pictures', 'rounded', 'number',
-           'printed', 'markdown', 'latex', 'write_results', 'permutation_p', 'over_seeds', 'against_truth']
+           'printed', 'markdown', 'latex', 'check_results', 'write_results', 'permutation_p', 'over_seeds',
+           'against_truth']
 
 # %% ../nbs/29_experiment.ipynb #3b842323
 import json
@@ -33,7 +34,7 @@ from .data import Domain, choose
 from .distances import frechet_features
 from .features import best_extractor, simple_features
 from .fid import FLOOR, UNTRANSLATED, Judge
-from .images import check_range, printable, utf8, write_atomic
+from .images import check_output, check_range, printable, utf8, write_atomic
 from .runs import Run, RunError, translate_all
 from .system import Recipe, recipe_to_dict
 from .training import Trainer, judge_of
@@ -574,11 +575,24 @@ def latex(table: pd.DataFrame) -> str:
     return text.strip().replace("±", r"$\pm$")
 
 # %% ../nbs/29_experiment.ipynb #3ba3d886
+_RESULTS = {"table.csv": ",system,seed,", "table.md": "| ", "table.tex": "tabular", "history.csv": "run,epoch,"}
+_RESULTS["about.json"] = '"table"'
+
+
+def check_results(
+    out: Path,  # a folder
+):
+    "`WriteError` where `write_results` would replace what is none of its results"
+    for name, mark in _RESULTS.items():
+        check_output(Path(out) / name, Path(name).suffix, mark)
+
+
 def write_results(
     comparison: Comparison,
     out: Path,  # a folder
 ) -> list[Path]:
     "table.csv, table.md, table.tex, history.csv (every epoch of every run), about.json (recipes, options, data, terms)"
+    check_results(out)
     table, labels, runs = comparison.table, comparison.labels, comparison.runs
     history = pd.concat([run.history for run in runs], keys=labels, names=["run"]).reset_index("run")
     about = {"table": table.attrs, "runs": dict(zip(labels, map(_told_of, runs), strict=True))}

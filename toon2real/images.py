@@ -8,7 +8,7 @@ Docs: https://toon2real.github.io/toon2real/images.html.md"""
 __all__ = ['IMAGE_SUFFIXES', 'MAX_PIXELS', 'MAX_BYTES', 'ImageError', 'printable', 'check_range', 'check_choice', 'open_regular',
            'upright', 'open_image', 'walk', 'list_images', 'check_pixels', 'check_tensor', 'to_float', 'to_tensor',
            'to_uint8', 'to_pil', 'resize', 'grid', 'jpeg_bytes', 'png_bytes', 'WriteError', 'atomic', 'write_atomic',
-           'utf8', 'check_shape', 'read_json', 'in_background', 'show']
+           'utf8', 'check_output', 'check_shape', 'read_json', 'in_background', 'show']
 
 # %% ../nbs/00_images.ipynb #b52f3dce
 import io
@@ -434,6 +434,24 @@ def write_atomic(path: Path, data: bytes):
 def utf8(text: str) -> bytes:
     "Text for a file; bytes of a name that are no UTF-8 are spelled out, as JSON reads them back"
     return text.encode("utf-8", "backslashreplace")
+
+
+def check_output(
+    path: Path,  # of a file that will be written
+    suffix: str,  # that its name must have
+    mark: str,  # words near the beginning of such a file
+):
+    "`WriteError` where writing would replace a file of another kind, or add one to a run"
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise WriteError(f"{path}: what is written there is a {suffix} file: give it a name that ends so")
+    if (path.parent / "run.json").exists():
+        raise WriteError(f"{path} would lie in the folder of a run: choose another folder")
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(2048)
+        if head and mark.encode() not in head:
+            raise WriteError(f"{path} exists, and is no earlier result of this kind: choose another name")
 
 # %% ../nbs/00_images.ipynb #js000002
 def check_shape(

@@ -28,7 +28,7 @@ from .cyclegan import cartoon2real, toon2real
 from .experiment import FRECHET, TITLES, against_truth, prepare
 from .features import best_extractor
 from .fid import judge_of
-from .images import grid, png_bytes, resize, to_pil, write_atomic
+from .images import check_output, grid, png_bytes, resize, to_pil, write_atomic
 from .runs import Run, RunError, translate_all
 from .scenes import pairs, scenes, write_scenes
 from .system import Recipe
@@ -208,6 +208,7 @@ def quickstart(
 ) -> pd.DataFrame:  # rows: what is judged; columns: `against_truth`
     "Scenes, three systems, one table"
     out = Path(out)
+    check_output(out / "table.csv", ".csv", ",error,colour,")
     recipes = list(recipes or quickstart_recipes())
     side = recipes[0].side
     data = out / "scenes"
