@@ -193,19 +193,20 @@ class Captured:
 def _tried(self: Captured, step) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     "The losses of a step, and how it moves weights and stores; the state is put back"
     system = self.system
-    weights = [x for x in system.parameters() if x.ndim > 1]
-    biases = [x for x in system.parameters() if x.ndim <= 1]
     moments = [x for player in system.players for state in player.optimizer.state.values() for x in state.values()]
-    stores = system.stores()
-    state = [*weights, *stores, *biases, *moments, *system.buffers()]
-    before = [x.detach().clone() for x in state]
+    compared = {
+        "weights": [x for x in system.parameters() if x.ndim > 1],
+        "stores": system.stores(),
+    }
+    state = [*system.parameters(), *system.stores(), *moments, *system.buffers()]
+    before = {x: x.detach().clone() for x in state}
     losses = step()
-    moves = [(x.detach() - old).flatten() for x, old in zip(state, before)]
+    moves = {name: [(x.detach() - before[x]).flatten() for x in tensors] for name, tensors in compared.items()}
     with torch.no_grad():
-        for x, old in zip(state, before):
+        for x, old in before.items():
             x.copy_(old)
-    first = len(weights)
-    return losses, torch.cat(moves[:first]), torch.cat([*moves[first : first + len(stores)], losses[:0]])
+    nothing = losses.new_zeros(0)  # where there are no stores
+    return losses, torch.cat(moves["weights"]), torch.cat([*moves["stores"], nothing])
 
 
 @patch

@@ -33,6 +33,7 @@ from .images import check_range, to_tensor, to_uint8
 from toon2real.progress import (
     Diverged,
     Meter,
+    NotFinite,
     Pace,
     Record,
     TensorBoard,
@@ -279,11 +280,10 @@ def _note(self: Trainer, read, *args):
     "Read losses or weights; one that is not finite ends the training, with its step and what to do"
     try:
         return read(*args)
-    except FloatingPointError as e:
-        ago, what = e.args
-        step = self.step - ago + 1
+    except NotFinite as e:
+        step = self.step - e.ago + 1
         raise Diverged(
-            f"step {step} (epoch {(step - 1) // self.pairs.steps + 1}): {what} is not finite. "
+            f"step {step} (epoch {(step - 1) // self.pairs.steps + 1}): {e.what} is not finite. "
             f"The last good checkpoint is step {max(self.run.checkpoint_steps, default=0)} in {self.run.path}; "
             f"training on from it repeats this, so begin a new run with a lower lr (now {self.recipe.lr}) or "
             f"precision='float32', if you like with init_from={str(self.run.path)!r}"
@@ -300,10 +300,10 @@ def _read_losses(self: Trainer):
 
 @patch
 def _read_weights(self: Trainer):
-    "FloatingPointError names a weight that is not finite"
+    "`NotFinite` names a weight that is not"
     for name, weights in self.system.named_parameters():
         if not torch.isfinite(weights).all():
-            raise FloatingPointError(1, name)
+            raise NotFinite(name, 1)
 
 # %% ../nbs/28_training.ipynb #8a52a0ab
 @patch

@@ -356,7 +356,7 @@ def _weight_folders() -> list[Path]:
     return [Path(home), *of_clone] if home else of_clone
 
 
-def _held(folder: Path) -> str:
+def _contents(folder: Path) -> str:
     "What a folder of weights holds"
     files = folder.iterdir() if folder.is_dir() else ()
     names = sorted({file.stem for file in files if file.is_dir() or file.suffix in (".safetensors", ".pth")})
@@ -391,7 +391,7 @@ def find_weights(source) -> Path:
     for path in looked:
         if os.path.exists(path):
             return path
-    hints = [_held(folder) for folder in folders]
+    hints = [_contents(folder) for folder in folders]
     if not os.environ.get("TOON2REAL_WEIGHTS"):
         hints.append("TOON2REAL_WEIGHTS, a folder of your own for such names, is not set")
     raise RunError(
