@@ -217,6 +217,20 @@ class Picks:
     def __repr__(self):
         return f"Picks of {self.catalogue!r}, {self.now.kept.sum()} kept"
 
+# %% ../nbs/09_picks.ipynb #d15501ee
+_SAME = 10  # of 255 levels: less change of most of a picture is a title that came or went
+
+
+def _dissolved(mixed: np.ndarray, tiny: np.ndarray) -> np.ndarray:
+    "Which frames follow a dissolve: most of the picture is another one than before the mixtures"
+    rows = np.arange(len(mixed))
+    unmixed = np.maximum.accumulate(np.where(mixed, -1, rows))  # the last row up to each that is no mixture
+    after = np.flatnonzero(mixed[:-1] & ~mixed[1:]) + 1
+    change = np.abs(tiny[after].astype(np.int16) - tiny[unmixed[after - 1]])
+    found = np.zeros(len(mixed), bool)
+    found[after] = np.median(change, axis=1) > _SAME
+    return found
+
 # %% ../nbs/09_picks.ipynb #9ead7960
 _DECISIONS = """
 SELECT r.id, CASE d.keep WHEN 1 THEN 'keep' ELSE 'reject' END decision, d.who, d.at
@@ -230,10 +244,9 @@ def _read_decisions(self: Picks):
     self._mark()
 
 
-def _begins(df: pd.DataFrame, t: Thresholds) -> pd.Series:
+def _begins(df: pd.DataFrame, tiny: np.ndarray, t: Thresholds) -> pd.Series:
     "Which frames begin a shot: after a cut or a dissolve; every still is one by itself"
-    mixed = df.blend > t.blend
-    dissolved = mixed.shift(fill_value=False) & ~mixed
+    dissolved = _dissolved((df.blend > t.blend).to_numpy(), tiny)
     return (df.cut > t.cut) | dissolved | (df.kind == "stills") | (df.film != df.film.shift())
 
 
@@ -241,7 +254,7 @@ def _begins(df: pd.DataFrame, t: Thresholds) -> pd.Series:
 def _mark(self: Picks):
     "Work out what thresholds and decisions say of every frame"
     t, df = self.thresholds, self._read
-    df["view"] = _begins(df, t).cumsum()
+    df["view"] = _begins(df, self._tiny, t).cumsum()
     df["shot"] = df.view - df.view.groupby(df.film).transform("first")
     df = _without_bars(df, t.bars)
     margins = _margins(df, t)
