@@ -1,5 +1,6 @@
 "What strangers, full disks and impatient people do to the command line: a result, or one line that names what is wrong"
 
+import hashlib
 import importlib.util
 import io
 import json
@@ -13,6 +14,7 @@ import time
 import traceback
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -33,6 +35,7 @@ from toon2real.figures import paper_figures
 from toon2real.fid import Judge
 from toon2real.films import Writer, decode
 from toon2real.images import WriteError, list_images, printable, write_atomic
+from toon2real.progress import Record
 from toon2real.runs import Run, RunError, load_weights, read_about, save_weights
 from toon2real.scenes import scene, scenes
 from toon2real.training import Trainer, stills
@@ -260,6 +263,14 @@ def test_an_empty_argument_is_not_the_working_folder(args, capsys, tmp_path, mon
     before = sorted(Path().rglob("*"))
     assert main(args) == 1
     assert "nothing is given for" in complaint(capsys) and sorted(Path().rglob("*")) == before
+
+
+def test_closed_streams(tmp_path, monkeypatch):
+    "`toon2real ... >&- 2>&-`"
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["curate", str(tmp_path / "c.sqlite")]) == 0 and (tmp_path / "c.sqlite").exists()
+    assert main(["evaluate"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -549,6 +560,24 @@ def test_changes_by_hand_are_told(run):
             _ = run.history
 
 
+def test_lost_rows_are_told(run):
+    "The last row, the whole file, or the file with its checksum; what a kill leaves before the first row is no loss"
+    history, digest = run.path / "history.csv", run.path / "history.sha256"
+    lines = history.read_text().splitlines(keepends=True)
+    history.write_text("".join(lines[:-1]))
+    with pytest.warns(UserWarning, match="history.csv was changed.*the epochs 1-3 and has 1-2"):
+        _ = run.history
+    history.unlink()
+    with pytest.raises(RunError, match="history.csv is missing.*remove history.sha256"):
+        _ = run.history
+    digest.unlink()
+    run._write_history(pd.DataFrame({"epoch": [1]}))
+    first = f"{hashlib.sha256(b'').hexdigest()}\n{digest.read_text()}"
+    digest.write_text(first)
+    history.unlink()
+    assert run.history.empty
+
+
 def test_a_kill_between_checksum_and_history_is_no_change(run, monkeypatch):
     def killed(path, data):
         if Path(path).name == "history.csv":
@@ -566,9 +595,16 @@ def test_a_kill_between_checksum_and_history_is_no_change(run, monkeypatch):
 def test_a_run_that_is_taken_away_is_told(run, tmp_path):
     system = run.system()
     run.path.rename(tmp_path / "elsewhere")
-    for write in (lambda: run.save_checkpoint(system, 9), lambda: run.add_row({"epoch": 1})):
+    sheet = {"cartoon": np.zeros((1, 8, 8, 3), np.uint8)}
+    for write in (
+        lambda: run.save_checkpoint(system, 9),
+        lambda: run.add_row({"epoch": 1}),
+        lambda: run.save_epoch(1, system),
+        lambda: run.save_samples(1, sheet),
+    ):
         with pytest.raises(RunError, match="removed or renamed"):
             write()
+    Record()._keep(SimpleNamespace(run=run), "progress.json", b"{}")
     assert not run.path.exists()
 
 

@@ -12,7 +12,7 @@ import time
 import warnings
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Annotated
 
@@ -433,6 +433,9 @@ def _on_a_terminal():
 
 def main(argv=None) -> int:
     "`toon2real`: 0 done, 1 an error (told in one line), 2 usage, 130 interrupted"
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by whoever started this
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
     name, *args = (sys.argv[1:] if argv is None else argv) or [""]
     if name in ("--version", "-V"):
         print(f"toon2real {__version__}")
@@ -443,7 +446,8 @@ def main(argv=None) -> int:
     if name not in COMMANDS:
         _complain(f"no command {name!r}; there are {', '.join(COMMANDS)}")
         return 2
-    warnings.showwarning = lambda message, *_: _complain(f"warning: {message}")
+    warn_once = cache(lambda text: _complain(f"warning: {text}"))
+    warnings.showwarning = lambda message, *_: warn_once(str(message))
     try:
         _refuse_empty(args)
         with _on_a_terminal():

@@ -15,7 +15,6 @@ import time
 from collections import deque
 from contextlib import suppress
 from html import escape
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -132,7 +131,7 @@ class Record(Callback):
 
     def preview(self, trainer, c, fake):
         sheet = jpeg_bytes(grid([*c, *fake], cols=len(c)))
-        self._keep(trainer.run.path / "preview.jpg", sheet)
+        self._keep(trainer, "preview.jpg", sheet)
 
     def epoch(self, trainer, row, samples):
         super().epoch(trainer, row, samples)
@@ -143,13 +142,14 @@ class Record(Callback):
 
     def _write(self, trainer):
         start = time.monotonic()
-        self._keep(trainer.run.path / "progress.json", json.dumps(trainer.status()).encode())
+        self._keep(trainer, "progress.json", json.dumps(trainer.status()).encode())
         self.written = time.monotonic()
         self.pause = max(2, 200 * (self.written - start))
 
-    def _keep(self, path: Path, data: bytes):
-        with suppress(WriteError):  # a disk that is full is told by the next checkpoint, which matters
-            write_atomic(path, data)
+    def _keep(self, trainer, name: str, data: bytes):
+        with suppress(RunError, WriteError):  # a run that is gone, or a full disk: the next checkpoint tells
+            trainer.run.check_there()
+            write_atomic(trainer.run.path / name, data)
 
 # %% ../nbs/27_progress.ipynb #d426d948
 class Pace:

@@ -429,6 +429,7 @@ def history(self: Run) -> pd.DataFrame:
     "One row an epoch: step, pairs seen, seconds, rate, the mean of each loss term, metrics where they were computed"
     file = self.path / "history.csv"
     if not file.exists():
+        self._check_none_lost()
         return pd.DataFrame({"epoch": pd.Series(dtype=int)})
     try:
         with open_regular(file) as f:
@@ -436,7 +437,8 @@ def history(self: Run) -> pd.DataFrame:
         rows = pd.read_csv(io.BytesIO(data))
         _check_rows(rows.astype("float64"))  # raises if somebody's spreadsheet has made text of it
     except (OSError, ValueError, KeyError) as e:
-        raise RunError(f"{file} is damaged ({e}): bring back a copy of it, or remove it") from e
+        remedy = "bring back a copy of it, or remove it and history.sha256"
+        raise RunError(f"{file} is damaged ({e}): {remedy}") from e
     self._same_history(data, rows)
     return rows
 
@@ -450,18 +452,31 @@ def _check_rows(rows: pd.DataFrame):
         raise ValueError("epochs that are no rising whole numbers")
 
 
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 @patch
 def _history_digests(self: Run) -> list[str]:
-    "The last two checksums of history.csv, each with its epochs; none where there is no such file"
+    "The checksum of history.csv with its epochs, after a kill below the one before it; none without such a file"
     file = self.path / "history.sha256"
     return file.read_text("utf-8", "replace").splitlines() if file.is_file() else []
+
+
+@patch
+def _check_none_lost(self: Run):
+    "RunError if there was a history.csv"
+    lines = self._history_digests()
+    if lines and lines[0] != _sha256(b""):  # a kill may come before the first one
+        remedy = "bring back a copy of it, or remove history.sha256 to go on without"
+        raise RunError(f"{self.path / 'history.csv'} is missing: {remedy}")
 
 
 @patch
 def _same_history(self: Run, data: bytes, rows: pd.DataFrame):
     "A warning if history.csv is not as the training wrote it"
     lines = self._history_digests()
-    if not lines or any(line.startswith(hashlib.sha256(data).hexdigest()) for line in lines):
+    if not lines or any(line.startswith(_sha256(data)) for line in lines):
         return
     epochs = lines[-1].partition(" ")[2]
     what = f"it was written with the epochs {epochs} and has {_ranges(rows.epoch.tolist())}"
@@ -470,12 +485,15 @@ def _same_history(self: Run, data: bytes, rows: pd.DataFrame):
 
 @patch
 def _write_history(self: Run, rows: pd.DataFrame):
-    "Replace the history; its checksum is written first, below the one before it: after a kill one of them fits"
+    "Replace the history; until it is there, both checksums stand, so that after a kill one of them fits"
     self.check_there()
+    file, digests = self.path / "history.csv", self.path / "history.sha256"
+    before = file.read_bytes() if file.is_file() else b""
     data = rows.to_csv(index=False).encode()
-    lines = [*self._history_digests()[-1:], f"{hashlib.sha256(data).hexdigest()} {_ranges(rows.epoch.tolist())}"]
-    write_atomic(self.path / "history.sha256", "\n".join(lines).encode())
-    write_atomic(self.path / "history.csv", data)
+    new = f"{_sha256(data)} {_ranges(rows.epoch.tolist())}"
+    write_atomic(digests, f"{_sha256(before)}\n{new}".encode())
+    write_atomic(file, data)
+    write_atomic(digests, new.encode())
 
 # %% ../nbs/21_runs.ipynb #e2f36257
 @patch
@@ -562,6 +580,7 @@ def _samples(self: Run, epoch: int) -> Path:
 @patch
 def save_samples(self: Run, epoch: int, samples: dict[str, np.ndarray]):
     "Write one epoch's sheet"
+    self.check_there()
     columns = [np.concatenate(list(samples[name]), axis=0) for name in SAMPLE_COLUMNS if name in samples]
     write_atomic(self._samples(epoch), png_bytes(np.concatenate(columns, axis=1)))
 
@@ -687,6 +706,7 @@ def weight_epochs(self: Run) -> list[int]:
 @patch
 def save_epoch(self: Run, epoch: int, system: System):
     "Keep the generators of an epoch"
+    self.check_there()
     save_weights(self._weights(epoch), system, epoch=epoch, run=self.name)
 
 # %% ../nbs/21_runs.ipynb #048518e4

@@ -763,6 +763,11 @@ def _load(self: Trainer):
         raise RunError(f"{self.run.path}: its checkpoint holds no sums of the epoch under way: begin a new run")
     self.meter.sums = state["loop/meter"].numpy().copy()
     self.seconds = float(state["loop/seconds"])
+    last, done = max(self.run.history.epoch, default=0), self.step // self.pairs.steps
+    if last < done:
+        file = self.run.path / "history.csv"
+        remedy = "bring back a copy of it; it goes on without them"
+        warnings.warn(f"{file} ends with epoch {last}, but {done} are trained: rows are lost, {remedy}", stacklevel=3)
 
 # %% ../nbs/28_training.ipynb #c82faced
 @patch
