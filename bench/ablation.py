@@ -17,11 +17,11 @@ import torch
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.data import Domain, choose
 from toon2real.experiment import against_truth, judge_run
-from toon2real.images import to_tensor
+from toon2real.images import LUMA, to_tensor
 from toon2real.generator import convolutions, raw_weight
 from toon2real.losses import generator_loss
 from toon2real.patchwise import patchwise
-from toon2real.progress import LUMA, Callback, luma_correlation
+from toon2real.progress import Callback, luma_correlation
 from toon2real.runs import translate_all
 from toon2real.scenes import pairs, scenes
 from toon2real.training import Trainer

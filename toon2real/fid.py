@@ -183,7 +183,7 @@ def content(
     return Score(total / len(outputs), extractor.label("content", 768), (len(outputs),), extractor=extractor)
 
 # %% ../nbs/25_fid.ipynb #21312098
-class _Kept:
+class _CartoonMaps:
     "Spatial Mixed_6e features of the judged cartoons, for the content of what is made of them"
 
     def __init__(self, n: int):
@@ -231,18 +231,25 @@ class Judge:
         self.images = hashlib.sha256(digests.encode()).hexdigest()[:16]
         others = None if others is None else ImageSet(others)
         self.n = self._allowed(n, others)
-        shuffled = np.random.default_rng(seed).permutation(len(target))
         self.index = subsample(np.arange(len(self.inputs)), self.n, seed)  # the cartoons that are judged
+        shuffled = np.random.default_rng(seed).permutation(len(target))
         self.photos = np.sort(shuffled[: self.n])  # the photographs that they are held against
+        if others is None:
+            self.floor_of = "other held-out photographs"
+            rest = target.take(np.sort(shuffled[self.n : 2 * self.n]))
+        else:
+            self.floor_of = "training photographs"
+            rest = others.take(range(self.n))
+        self._look(target.take(self.photos), rest)
+
+    def _look(self, photos: ImageSet, others: ImageSet):
+        "Look once at what every row is held against"
         spatial = hasattr(self.extractor, "maps") and self.extractor.dims >= 768
-        self._kept = _Kept(self.n) if spatial else None
-        self.target = self._features(target.take(self.photos))
-        see = self._kept.keep if spatial else None
-        self.input = self._features(self.inputs.take(self.index), see)
+        self._cartoon_maps = _CartoonMaps(self.n) if spatial else None
+        self.target = self._features(photos)
+        self.input = self._features(self.inputs.take(self.index), self._cartoon_maps.keep if spatial else None)
         self.untranslated = self._row(self.input, 0.0, 1.0 if spatial else None)
-        self.floor_of = "other held-out photographs" if others is None else "training photographs"
-        rest = target.take(np.sort(shuffled[self.n : 2 * self.n])) if others is None else others.take(range(self.n))
-        self.floor = self._judged(rest)
+        self.floor = self._judged(others)
 
     def __call__(
         self,
@@ -293,11 +300,11 @@ def _judged(self: Judge, images: ImageSet) -> dict:
     cosines = []
 
     def see(rows, maps):
-        cosines.append(self._kept.cosines(rows, maps))
+        cosines.append(self._cartoon_maps.cosines(rows, maps))
 
-    x = self._features(images, see if self._kept else None)
+    x = self._features(images, see if self._cartoon_maps else None)
     to_input = frechet_features(x[self.dims[0]], self.input[self.dims[0]])
-    return self._row(x, to_input, sum(cosines) / self.n if self._kept else None)
+    return self._row(x, to_input, sum(cosines) / self.n if self._cartoon_maps else None)
 
 
 @patch

@@ -30,8 +30,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from .architecture import COLUMN, GRID, INK, MUTED, PAGE, PaperFigure, architecture, save, styled, wrapped
 from .experiment import HIGHER, Comparison, Group, number, rounded
 from .features import WeightsMissing, features
-from .images import check_range
-from .progress import LUMA
+from .images import LUMA, check_range
 from .runs import Run, RunError
 
 # %% ../nbs/31_figures.ipynb #d986c32c

@@ -220,6 +220,7 @@ class UNIT(System):
         ]
 
     def _seed(self, name: str) -> int:
+        "By the networks' own way to draw, as the shipped weights were begun"
         return seeded(self.recipe.seed, name).initial_seed()
 
     def to_photo(self, c):
