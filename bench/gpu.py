@@ -7,7 +7,8 @@
               aims 700 and 1,000 on an H200 (three minutes, most of them compiling)
     fid       seconds of training to a stated FID-768, at batch 1 and at a larger one (four minutes)
     profile   which kernels a step consists of (half a minute)
-    searched  `rate` again where cuDNN tries its ways to convolve (torch.backends.cudnn.benchmark; a minute)
+    searched  `rate` again where cuDNN tries its ways to convolve (torch.backends.cudnn.benchmark), and where weights
+              and so activations have their channels last in memory, as tensor cores read them (two minutes)
     compiled  `pytest -m gpu` for what needs the compiler (a minute)
 
     python bench/gpu.py --parts checks step rate                 at most 10 minutes
@@ -46,7 +47,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the library beside this file, installed or not
-LIMITS = dict(checks=210, step=150, rate=220, fid=270, profile=60, searched=90, compiled=150)  # seconds
+LIMITS = dict(checks=210, step=150, rate=220, fid=270, profile=60, searched=150, compiled=150)  # seconds
 AIMS = {0.5: 700, 0.0: 1000}  # pairs a second by identity loss
 PEER = "peer, float32"
 
@@ -129,10 +130,10 @@ def peer(recipe, device):
     return lambda batch: made.step(batch.c, batch.r, read=False)
 
 
-def ours(precision, compile, search=False):
+def ours(precision, compile, search=False, layout=torch.preserve_format):
     def make(recipe, device):
         torch.backends.cudnn.benchmark = search
-        system = recipe.build().to(device).speed_up(precision, compile)
+        system = recipe.build().to(device, memory_format=layout).speed_up(precision, compile)
 
         def move(batch):
             system.set_lr(1, 1)
@@ -193,20 +194,21 @@ def beside_the_peer(args, made, rows):
         rows.add(**found, pairs=1 / way.seconds, times=times, prepared=way.prepared)
 
 
-def measured_rate(args, device, rows, search=False):
+def measured_rate(args, device, rows, search=False, layout=torch.preserve_format):
     "Pairs a second at growing batches as `auto` records them; the best batch once more, compiled"
     from step import flops, peak
 
     best = peak(device, torch.bfloat16)
     rows.add(what="best product or convolution, bf16", tflops=best / 1e12)
     name = "bf16, searched" if search else "bf16"
+    name += ", channels last" if layout == torch.channels_last else ""
     for identity in args.identity:
         work, rates = flops(recipe_of(args, identity=identity)), {}
 
         def measure(batch, what, compile, identity=identity, work=work, rates=rates):
             emptied(device)
             recipe = recipe_of(args, identity=identity, batch=batch)
-            way = Way(recipe, device, max(5, args.steps // batch), ours("bf16", compile, search))
+            way = Way(recipe, device, max(5, args.steps // batch), ours("bf16", compile, search, layout))
             for _ in range(args.rounds):
                 way.block()
             rate = rates[batch] = batch / way.seconds
@@ -222,7 +224,8 @@ def measured_rate(args, device, rows, search=False):
 
 
 def measured_search(args, device, rows):
-    measured_rate(args, device, rows, search=True)
+    for layout in (torch.preserve_format, torch.channels_last):
+        measured_rate(args, device, rows, search=True, layout=layout)
 
 
 def attempt(rows, what, work):
