@@ -170,8 +170,8 @@ def prepare(home: Path):
 
 
 def mangle(rng: random.Random, data: bytes) -> bytes:
-    "Cut short, flip bits, overwrite, insert, repeat, or replace"
-    way, at = rng.randrange(7), rng.randrange(len(data) + 1)
+    "Cut short, flip bits, overwrite, insert, repeat, blot out, or replace"
+    way, at = rng.randrange(8), rng.randrange(len(data) + 1)
     if way == 0:
         return data[:at]
     if way == 1:
@@ -185,6 +185,9 @@ def mangle(rng: random.Random, data: bytes) -> bytes:
         return data[:at] + bytes(rng.randint(1, 5000)) + data[at:]
     if way == 4:
         return data[:at] + data
+    if way == 5:
+        hole = rng.randint(1, 600)
+        return data[:at] + bytes(len(data[at : at + hole])) + data[at + hole :]
     return rng.choice([b"", rng.randbytes(300), *(text.encode() for text in JUNK)])
 
 

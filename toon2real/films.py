@@ -9,10 +9,12 @@ __all__ = ['FILM_SUFFIXES', 'CONTAINERS', 'FilmError', 'open_film', 'timecode', 
 
 # %% ../nbs/01_films.ipynb #43d223b3
 import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -124,6 +126,7 @@ def _seek(container, stream, pts: int):
 
 # %% ../nbs/01_films.ipynb #85342f22
 _TS = ((0, 188), (4, 192), (0, 204))  # of the packets of a transport stream: place of the mark b"G", and length
+_FILLING = 0x1FFF  # the number of a stream that only fills up
 _MATROSKA, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"  # the marks of the file, and of the part that holds the film
 
 
@@ -140,15 +143,43 @@ def _promised(head: bytes) -> int:
     return at + length + number if number != unknown else 0
 
 
+def _counts_on(packets: np.ndarray, last: np.ndarray) -> bool:
+    "Has each packet its mark, and the number after the `last` one of its stream, which is noted?"
+    mark, high, low, flags, more, extra = packets[:, :6].T.astype(np.int16)  # which numpy sorts fast
+    stream = (high % 32) * 256 + low
+    order = np.argsort(stream, kind="stable")
+    stream, flags = stream[order], flags[order]
+    count = flags % 16
+    before = np.where(np.diff(stream, prepend=-1) > 0, last[stream], np.roll(count, 1))
+    last[stream] = count
+    step = (count - before) % 16
+    allowed = (flags & 16 > 0) * 1  # 1 where there is a payload; 0 where it is repeated, or there is none
+    anew = ((flags & 32 > 0) & (more > 0)[order] & (extra & 128 > 0)[order]) | (before < 0) | (stream == _FILLING)
+    return bool(((mark == ord("G"))[order] & ((step == 0) | (step == allowed) | anew)).all())
+
+
+@lru_cache(16)
+def _whole_stream(path, mark: int, length: int, size: int, changed: int) -> bool:
+    "Are all packets of a transport stream there, as far as their numbers tell?"
+    last = np.full(_FILLING + 1, -1, np.int16)
+    with open(path, "rb") as file:
+        while data := file.read(length << 14):
+            packets = np.frombuffer(data, np.uint8)
+            if len(packets) % length or not _counts_on(packets.reshape(-1, length)[:, mark:], last):
+                return False
+    return True
+
+
 def cut_short(path) -> bool:
-    "Whether a film's file ends before its time, as far as its container tells"
-    size = Path(path).stat().st_size
+    "Whether a film's file ends before its time, or has a hole, as far as its container tells"
+    about = os.stat(path)
     with open(path, "rb") as file:
         head = file.read(2048)
     for mark, length in _TS:
-        if set(head[mark::length]) == {ord("G")}:
-            return size % length > 0
-    return _promised(head) > size
+        marks = head[mark::length]
+        if 2 * marks.count(b"G") > len(marks):
+            return not _whole_stream(path, mark, length, about.st_size, about.st_mtime_ns)
+    return _promised(head) > about.st_size
 
 # %% ../nbs/01_films.ipynb #cb2628dc
 _CLOCK = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)")
@@ -184,7 +215,7 @@ def decode(
     problems = [] if problems is None else problems
     with open_film(path) as (container, stream):
         if cut_short(path):
-            problems.append("the file is cut short")
+            problems.append("the file is cut short or has a hole")
         frames = _to_the_end(_timed(container, stream, problems), stream, problems)
         if after is None:
             yield from frames
