@@ -452,6 +452,7 @@ def test_words_of_the_command(films, whole, tmp_path, toon2real):
     toon2real("curate", path, "--merge", whole.path, "--dark", 0.3, "--whole", 0)
     said = toon2real("curate", path, "--reject", "4-10", "2", "--text", 0.3, "--films")
     assert "by_hand 8" in said and "film1.mp4" in said and "number" in said
+    assert "thresholds: whole 0.0 (usually 300.0), dark 0.3 (usually 0.15), text 0.3 (usually 0.25)\n" in said
     with Catalogue(path) as c:
         assert (c.thresholds.dark, c.thresholds.text, c.thresholds.whole) == (0.3, 0.3, 0)
     assert "by_hand 5" in toon2real("curate", path, "--undo", "5-7")

@@ -15,6 +15,7 @@ from toon2real.cli import main
 from toon2real.likeness import Likeness, likeness, pick_page, take_picks
 from toon2real.picks import Picks
 from toon2real.scenes import scenes, write_film
+from toon2real.scores import Thresholds
 from toon2real.images import png_bytes
 
 SHARED = Path(os.environ.get("TOON2REAL_SHARED", "../shared"))
@@ -61,8 +62,22 @@ def said(page, number: int):
 CELL = """
 import os
 from toon2real.widgets import FramePicker
+import numpy as np
+import torch
+
+class Colours:
+    "Stands for the network: sees colours only"
+
+    dims = 3
+
+    def key(self, dims):
+        return "colours"
+
+    def __call__(self, images):
+        return {{3: torch.tensor(np.array([image.mean((0, 1)) / 255 for image in images]))}}
+
 print("kernel", os.getpid())
-FramePicker({path!r}, target=40)
+FramePicker({path!r}, target=40, extractor=Colours())
 """
 
 
@@ -106,10 +121,37 @@ def test_frame_picker(page, picker, catalogue):
     assert decisions(catalogue) == in_file != kept
 
 
+def pick_by_mouse(page, root, catalogue: Path):
+    "Several at once by Shift-click, buttons, and the order by likeness"
+    tiles = root.locator(".t2r-tile")
+    tiles.nth(1).click()
+    tiles.nth(3).click(modifiers=["Shift"])
+    assert root.locator(".t2r-where").inner_text().endswith("3 chosen")
+    root.get_by_role("button", name="Reject what is chosen").click()
+    said(page, 1)
+    assert {keep for _, keep in decisions(catalogue)} == {0}
+    undo = root.get_by_role("button", name="Undo the last decision")
+    undo.click()
+    said(page, 2)
+    assert decisions(catalogue) == []
+    wait_for_tiles(page)
+    in_time = tiles.first.get_attribute("data-frame")
+    tiles.nth(3).click()
+    root.get_by_role("button", name="Keep what is chosen").click()
+    said(page, 3)
+    root.get_by_label("Order", exact=True).select_option("like")
+    page.wait_for_function(f"document.querySelector('.t2r-tile img')?.dataset.frame !== '{in_time}'")
+    root.get_by_label("Order", exact=True).select_option("time")
+    page.wait_for_function(f"document.querySelector('.t2r-tile img')?.dataset.frame === '{in_time}'")
+    undo.click()
+    said(page, 4)
+
+
 @pytest.mark.browser
 def test_frame_picker_looks_around(page, picker, catalogue):
     "What a filter marks, a shot, a film, a threshold; by the mouse"
     root, grid = picker
+    pick_by_mouse(page, root, catalogue)
     one_a_shot = root.locator(".t2r-bar input[type=checkbox]")
     root.get_by_role("button", name="text: ").click()
     page.wait_for_function("document.querySelector('.t2r-tabs [aria-pressed=true]').dataset.tab === 'text'")
@@ -119,7 +161,7 @@ def test_frame_picker_looks_around(page, picker, catalogue):
     wait_for_tiles(page)
     root.locator(".t2r-tile").first.hover()
     root.locator(".t2r-tile").first.locator(".t2r-quick .t2r-keep").click()
-    said(page, 1)
+    said(page, 5)
     assert len(decisions(catalogue)) == 1
 
     root.get_by_role("button", name="all: ").click()
@@ -135,7 +177,7 @@ def test_frame_picker_looks_around(page, picker, catalogue):
 
     root.locator("summary", has_text="By film").click()
     root.get_by_role("button", name="Reject all of stills").click()
-    said(page, 2)
+    said(page, 6)
     assert len(decisions(catalogue)) == 1 + 4
     root.locator("summary", has_text="Thresholds").click()
     slider = root.get_by_role("slider", name="dark: ")
@@ -153,9 +195,27 @@ def test_frame_picker_looks_around(page, picker, catalogue):
     keep_screenshot(page, "frame_picker_films")
 
 
+def reject_in_time(page, marked, frame: int):
+    "Reject a frame among all frames: its near-duplicates come back"
+    page.get_by_role("button", name="all: ").click()
+    page.get_by_label("one tile a shot").uncheck()
+    page.wait_for_function(f"document.querySelector('.t2r-where').textContent === '{len(marked)} frames'")
+    page.locator(".t2r-grid").press("Home")
+    for _ in range(marked.index.get_loc(frame)):
+        page.keyboard.press("ArrowRight")
+    duplicates = page.locator("[data-tab=duplicate]").inner_text()
+    page.keyboard.press("x")
+    said(page, 3)
+    assert page.locator("[data-tab=duplicate]").inner_text() != duplicates
+
+
 @pytest.mark.browser
 def test_frame_picker_page(page, catalogue, tmp_path):
-    "The page works from the disk, keeps decisions over a reload, and its file finds its way into the catalogue"
+    """The page works from the disk, keeps decisions over a reload, and its file finds its way into the catalogue, where
+    as many frames are kept as the page says"""
+    with Catalogue(catalogue) as cat:
+        cat.thresholds = Thresholds(per_shot=3)
+        marked = Picks(cat).table()
     (html,) = pick_page(catalogue, tmp_path / "pick.html", target=40)
     asked = []
     page.on("request", lambda request: asked.append(request.url))
@@ -170,8 +230,20 @@ def test_frame_picker_page(page, catalogue, tmp_path):
     said(page, 1)
     page.keyboard.press("k")
     said(page, 2)
+
+    twin = marked[marked.marks == "duplicate"].iloc[-1]
+    reject_in_time(page, marked, twin.duplicate_of)
+    page.locator("summary", has_text="By film").click()
+    page.get_by_role("button", name="Reject all of stills").click()
+    said(page, 4)
+    kept = page.get_by_text("of 40 kept").inner_text()
+    page.get_by_role("button", name="rejected: ").click()
+    page.get_by_label("Order", exact=True).select_option("near")
+    wait_for_tiles(page)
+    first = page.evaluate("Number(document.querySelector('.t2r-tile[aria-posinset=\"1\"]').dataset.frame)")
     page.reload()
     wait_for_tiles(page)
+    assert page.get_by_text("of 40 kept").inner_text() == kept
     page.get_by_label("Your name").fill("eve")
     with page.expect_download() as download:
         page.get_by_role("button", name="Save my decisions").click()
@@ -182,13 +254,19 @@ def test_frame_picker_page(page, catalogue, tmp_path):
     with Catalogue(catalogue) as cat:
         assert "not in this catalogue" not in take_picks(cat, given)
         assert {row[0] for row in cat.db.execute("SELECT who FROM decisions")} == {"eve"}
+        picks = Picks(cat)
+        assert f"{picks.counts()['kept']} of 40 kept" == kept
+        assert picks.now.kept[twin.name]
+        near = picks.nearness()
+        assert near[first] == near[picks.select("rejected")].min() and first != picks.select("rejected")[0]
     assert len(decisions(catalogue)) == len(json.loads(given.read_text())["decisions"])
 
 
 def test_curate_writes_a_page_and_reads_its_picks(catalogue, tmp_path, capsys):
     page, given = tmp_path / "pick.html", tmp_path / "picks.json"
-    main(["curate", str(catalogue), "--pick", str(page)])
+    main(["curate", str(catalogue), "--pick", str(page), "--target", "70"])
     assert f"{page}\n" in capsys.readouterr().out
+    assert '"target": 70' in page.read_text()
     with Catalogue(catalogue) as cat:
         frame, film, pts = cat.db.execute(
             "SELECT r.id, f.content, r.pts FROM frames r JOIN films f ON f.id=r.film WHERE f.kind='film'"

@@ -16,6 +16,7 @@ from toon2real.scenes import pairs
 from toon2real.training import Trainer
 
 pytestmark = pytest.mark.browser
+NBS = Path(__file__).parents[1] / "nbs"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,13 @@ def open_notebook(page, lab, name: str, *cells: str):
     page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
     page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
     page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
+
+
+def cell_of(notebook: str, ending: str) -> str:
+    "The code of a cell of one of the kit's notebooks, found by how it ends"
+    found = nbformat.read(NBS / f"{notebook}.ipynb", as_version=4)
+    (cell,) = [cell.source for cell in found.cells if cell.source.endswith(ending) and cell.cell_type == "code"]
+    return cell
 
 
 def picture_of(image) -> str:
@@ -110,13 +118,47 @@ def test_epoch_stepper(lab, page, runs):
     page.wait_for_function("document.querySelectorAll('.t2r-row img')[1].dataset.epoch === '1'")
     page.wait_for_function("document.querySelector('.t2r-problem').innerText === ''")
 
-    curve = root.locator(".t2r-curves")
+    curve = root.locator(".t2r-curves").last
+    assert root.locator("select").evaluate_all("nodes => nodes.map(node => node.value)") == ["luma_correlation", "G_r"]
     box = curve.bounding_box()
     curve.click(position={"x": box["width"] * 0.09, "y": box["height"] / 2})
     page.wait_for_function("document.querySelector('.t2r-row:nth-child(2) img').dataset.epoch === '0'")
     root.locator(".t2r-play").click()
     page.wait_for_function("document.querySelector('.t2r-told').textContent === 'epoch 3 of 3'")
     keep_screenshot(page, "epoch_stepper")
+
+
+DROP = """async (root) => {
+  const canvas = new OffscreenCanvas(48, 48);
+  canvas.getContext("2d").fillRect(0, 0, 24, 48);
+  const dropped = new DataTransfer();
+  dropped.items.add(new File([await canvas.convertToBlob()], "dropped.png"));
+  root.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true }));
+}"""
+
+
+def take_own_pictures(page, root, folder: Path):
+    "One by the button, one that is none, one that is dropped; then a random one"
+    own = folder / "<img src=x onerror=alert(1)>.png"
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(own)
+    root.locator("input[type=file]").set_input_files(own)
+    page.wait_for_function("[...document.querySelectorAll('.t2r-panels img')].every(i => i.dataset.image === '3')")
+    told = root.locator(".t2r-told")
+    assert own.name in told.inner_text()
+    broken = folder / "broken.png"
+    broken.write_bytes(b"no picture")
+    root.locator("input[type=file]").set_input_files(broken)
+    page.wait_for_function("document.querySelector('.t2r-problem').innerText.startsWith('broken.png: ')")
+    assert told.inner_text().startswith("4 of 4")
+    root.evaluate(DROP)
+    page.wait_for_function("document.querySelector('.t2r-told').innerText === '5 of 5: dropped.png'")
+    page.wait_for_function("[...document.querySelectorAll('.t2r-panels img')].every(i => i.dataset.image === '4')")
+    assert root.locator(".t2r-problem").inner_text() == ""
+    root.get_by_role("button", name="Random picture").click()
+    page.wait_for_function("!document.querySelector('.t2r-told').innerText.startsWith('5 of 5')")
+    page.wait_for_function(
+        "new Set([...document.querySelectorAll('.t2r-panels img')].map(i => i.dataset.image)).size === 1"
+    )
 
 
 def test_compare_systems(lab, page, runs, tmp_path):
@@ -156,20 +198,23 @@ def test_compare_systems(lab, page, runs, tmp_path):
     page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 30, steps=4)
     page.mouse.up()
     assert abs(float(swiper.locator("input").input_value()) - 0.25) < 0.02
+    assert swiper.locator("img").last.get_attribute("alt") == "toon2real: picture 2"
     assert "inset(0px 0px 0px 2" in swiper.locator(".t2r-over").evaluate("node => node.style.clipPath")
     keep_screenshot(page, "compare_systems")
 
-    own = tmp_path / "<img src=x onerror=alert(1)>.png"
-    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(own)
-    root.locator("input[type=file]").set_input_files(own)
-    page.wait_for_function("[...document.querySelectorAll('.t2r-panels img')].every(i => i.dataset.image === '3')")
-    assert own.name in root.locator(".t2r-told").inner_text()
+    take_own_pictures(page, root, tmp_path)
 
     with page.expect_download() as download:
         root.get_by_role("button", name="Save this view as PNG").click()
     saved = tmp_path / "saved.png"
     download.value.save_as(saved)
-    assert Image.open(saved).size == (4 * 326 - 6, 344)
+    image = Image.open(saved)
+    assert image.size == (5 * 326 - 6, 320 + 2 * 24)  # four panels, and the swipe view
+    assert (
+        image.convert("L").crop((326, 345, 645, 368)).getextrema()[0] < 128
+    )  # a measure stands under the second panel
+    if folder := os.environ.get("SCREENSHOTS"):
+        image.save(Path(folder) / "compare_saved.png")
 
 
 STUDY = """
@@ -185,8 +230,9 @@ study
 
 
 def test_compare_systems_in_one_line(lab, page):
-    "A fresh install, no arguments: the shipped systems on embedded scenes, with the truth beside them"
-    open_notebook(page, lab, "one_line", "from toon2real.widgets import CompareSystems\nCompareSystems()")
+    "The notebook's own cell, no arguments: the shipped systems on embedded scenes, with the truth beside them"
+    cell = cell_of("39_widgets", "CompareSystems()")
+    open_notebook(page, lab, "one_line", "from toon2real.widgets import CompareSystems", cell)
     root = page.locator(".t2r-compare")
     root.wait_for()
     shown = "[...document.querySelectorAll('.t2r-panels img')].every(i => i.dataset.image === '{}')"
@@ -236,6 +282,12 @@ def test_human_study(lab, page, tmp_path):
         page.get_by_role("button", name="Save my answers").click()
     given = json.loads(Path(download.value.path()).read_text())
     assert (given["participant"], len(given["answers"])) == ("Eve", 12)
+    root = page.locator("#page")
+    for dark in ("document.documentElement.setAttribute('theme', 'dark')", "document.body.className = 'vscode-dark'"):
+        page.reload()
+        light = root.evaluate("node => getComputedStyle(node).backgroundColor")
+        page.evaluate(dark)  # as Colab and VS Code say it
+        assert light != root.evaluate("node => getComputedStyle(node).backgroundColor") == "rgb(30, 30, 30)"
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Start anew").click()
     page.wait_for_function("document.querySelector('#page').dataset.trial === '0'")
@@ -243,8 +295,8 @@ def test_human_study(lab, page, tmp_path):
 
 def test_epoch_stepper_of_the_shipped_runs(lab, page):
     "Three runs in step, by mouse and by key, in both themes and two widths"
-    cells = "from toon2real import demo\nfrom toon2real.widgets import EpochStepper\nEpochStepper(demo.runs())"
-    open_notebook(page, lab, "shipped", cells)
+    cell = cell_of("39_widgets", "EpochStepper(demo.runs())")
+    open_notebook(page, lab, "shipped", "from toon2real import demo\nfrom toon2real.widgets import EpochStepper", cell)
     root = page.locator(".t2r-stepper")
     root.wait_for()
     shown = "[...document.querySelectorAll('.t2r-row img')].slice(1).every(i => i.dataset.epoch === '{}')"
@@ -325,3 +377,6 @@ def test_epoch_stepper_follows_a_training(lab, page, tmp_path):
         page.wait_for_function("document.querySelector('[data-key=\"0\"] img').dataset.epoch === '4'")
     assert page.locator("[data-key='0'] img").get_attribute("data-mine") == "yes"
     page.wait_for_function("!document.querySelector('[data-key=\"0\"]').innerText.includes('training')")
+    with run.locked():  # resumed later: it is followed again
+        run.save_samples(5, run.samples(0))
+        page.wait_for_function("document.querySelector('[data-key=\"0\"] img').dataset.epoch === '5'")

@@ -316,7 +316,8 @@ class Curation:
     """Films and stills into a catalogue, filters, splits, and a folder ready for training.
 
     Nothing is deleted: each frame that is left out has a reason. Thresholds stay with the catalogue and can be changed
-    without reading the films again. What is read is kept: the same command goes on after Ctrl-C."""
+    without reading the films again: below stand those of a new one, and each command tells which of the catalogue's
+    differ. What is read is kept: the same command goes on after Ctrl-C."""
 
     catalogue: Positional[Path]  # the catalogue, an SQLite file; made if missing
     sources: tuple[Path, ...] = ()
@@ -344,6 +345,7 @@ class Curation:
     """Write frames with their numbers into this folder: kept-1.jpg and so on, all that is kept; dark-1.jpg and so on,
     all that a filter marks, the nearest to its threshold first."""
     pick: Path | None = None  # write a page to pick frames on in any browser; it gives back a file for `--picks`
+    target: int = 1000  # frames that are wanted in all, on that page
     export: Path | None = None  # write the kept frames and manifest.csv into this folder
     side: int = 143  # pixels of exported frames; a training at 128 crops from 143
     how: str = "crop"  # crop, short or squash
@@ -410,7 +412,7 @@ def _write(self: Curation, cat: Catalogue):
     if self.pick:
         from toon2real.likeness import pick_page  # a room above this one, asked for by the command alone
 
-        print(*pick_page(cat, self.pick), sep="\n")
+        print(*pick_page(cat, self.pick, self.target), sep="\n")
     if self.export:
         splits = cat.export(self.export, self.side, self.how, progress=self.progress).split.value_counts()
         print(f"{self.export}: {', '.join(f'{n} {name}' for name, n in splits.items())}, manifest.csv")
@@ -432,6 +434,9 @@ def _tell(cat: Catalogue, films: bool = False):
     known = cat.films()
     status = ", ".join(f"{n} {name}" for name, n in known.status.value_counts().items())
     print(f"{cat.path}: {len(known)} films ({status})")
+    usual, own = vars(Thresholds()), vars(cat.thresholds)
+    if changed := [f"{name} {value} (usually {usual[name]})" for name, value in own.items() if value != usual[name]]:
+        print(printable(f"thresholds: {', '.join(changed)}"))
     if films:
         numbers = cat.picks().films()[["shots", "kept"]].reindex(known.index, fill_value=0)
         about = known[["name", "status", "frames", "split", "licence", "author"]]

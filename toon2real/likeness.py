@@ -166,14 +166,15 @@ def _told_of(row, film: int, best: set) -> dict:
         "when": when(row),
         "why": row.reason if decided is None else row.marks,
         "hand": decided,
-        "free": bool(row.kept) if decided is None else not marks,
+        "clean": not marks - {"duplicate", "shot"},
         "firm": bool(marks & {"broken", "licence"}),
+        "rank": int(row.rank),
         "best": row.Index in best,
         "credit": credit(row),
     }
 
 
-def _pages(films: pd.DataFrame, most: int = 4000) -> list[list[int]]:
+def _pages(films: pd.DataFrame, most: int = 3000) -> list[list[int]]:
     "Films dealt to pages, in order, so that a page has at most so many frames, or one film"
     pages, size = [[]], 0
     for film, frames in films.frames.items():
@@ -190,10 +191,11 @@ def _page_data(picks: Picks, films: list[int], target: int) -> dict:
     place = {film: number for number, film in enumerate(films)}
     known = picks.catalogue.films().loc[films]
     every = np.concatenate([picks.select("all", film=film) for film in films])
-    rows = picks.table(every)
+    rows = picks.table(every).assign(rank=picks.now["rank"][every])
     best = set(picks.select("all", one_a_shot=True).tolist())
-    near = {tab: picks.select(tab, "near") for tab in FILTERS}
-    pictures = zip(every, picks.thumbnails(every, side=96))
+    near = {tab: picks.select(tab, "near") for tab in ("all", *FILTERS)}
+    twins = picks.now.index.to_numpy()[picks._near()[["first", "second"]].to_numpy(int)]
+    pictures = zip(every, picks.thumbnails(every, side=160))
     return {
         "title": picks.catalogue.path.stem,
         "catalogue": hashlib.blake2b(" ".join(known.content).encode(), digest_size=8).hexdigest(),
@@ -201,7 +203,10 @@ def _page_data(picks: Picks, films: list[int], target: int) -> dict:
         "films": [{"content": row.content, "title": row["name"]} for _, row in known.iterrows()],
         "frames": [_told_of(row, place[row.film], best) for row in rows.itertuples()],
         "near": {tab: [int(frame) for frame in found if frame in rows.index] for tab, found in near.items()},
-        "tabs": [tab for tab in TABS if tab not in near or len(near[tab])],
+        "twins": twins[np.isin(twins, every).all(axis=1)].tolist(),
+        "per_shot": picks.thresholds.per_shot,
+        "picked": picks.thresholds.picked,
+        "tabs": TABS,
         "pictures": {int(frame): "data:image/jpeg;base64," + b64encode(jpeg).decode() for frame, jpeg in pictures},
         "command": f"toon2real curate {picks.catalogue.path.name} --picks picks.json",
     }

@@ -37,24 +37,30 @@ class View:
 # %% ../nbs/37_picker.ipynb #1609e2ea
 _SLIDERS = {  # lowest, highest, step
     "trim": (0, 0.2, 0.01),
+    "whole": (0, 1800, 30),
+    "bars": (0, 0.2, 0.005),
     "dark": (0, 0.6, 0.01),
     "flat": (0, 0.2, 0.005),
     "text": (0, 1, 0.01),
     "small": (0, 1080, 8),
     "duplicate": (0, 16, 1),
     "colour": (0, 0.2, 0.005),
+    "cut": (1, 12, 0.25),
     "blend": (0.5, 1, 0.01),
     "per_shot": (0, 12, 1),
 }
+_SECONDS = (1, 120, 1)  # of a trim that is given in seconds
 _HELP = docments(Thresholds)
 
 
 def _slider(name: str, value: float, marks: int | None, reach: float | None) -> dict:
     "A threshold as the browser shows it; beyond `reach` a change of it is a search"
-    low, high, step = _SLIDERS[name]
+    in_seconds = name == "trim" and value >= 1
+    low, high, step = _SECONDS if in_seconds else _SLIDERS[name]
     # a value beyond the slider's ends, set elsewhere, stays within reach
     ends = {"low": min(low, value), "high": max(high, value), "step": step}
-    return ends | {"name": name, "value": value, "help": _HELP[name], "marks": marks, "reach": reach}
+    title = "trim, seconds" if in_seconds else name.replace("_", " ")
+    return ends | {"name": name, "title": title, "value": value, "help": _HELP[name], "marks": marks, "reach": reach}
 
 
 def _count(frames, keep) -> str:
@@ -127,6 +133,7 @@ def _tell(self: FramePicker):
         numbers["rejected"] = counts["frames"] - counts["kept"]
         values = asdict(self.picks.thresholds)
         reach = dict(zip(("duplicate", "colour"), self.picks.reach))
+        marks = counts | {"bars": counts["letterbox"]}
         self.state = {
             "view": asdict(self.view),
             "version": self._version,
@@ -135,7 +142,7 @@ def _tell(self: FramePicker):
             "place": self._place(),
             "tabs": [{"name": tab, "count": numbers[tab]} for tab in TABS if numbers[tab] or tab not in FILTERS],
             "films": films[["film", "title", "frames", "kept"]].to_dict("records"),
-            "thresholds": [_slider(name, values[name], counts.get(name), reach.get(name)) for name in _SLIDERS],
+            "thresholds": [_slider(name, values[name], marks.get(name), reach.get(name)) for name in _SLIDERS],
             "kept": counts["kept"],
             "target": self.target,
             "undo": bool(self._steps),
@@ -288,7 +295,7 @@ def hear_rows(self: FramePicker, message: dict, buffers: list):
 
 @patch
 def hear_pictures(self: FramePicker, message: dict, buffers: list):
-    self.send({"number": message["number"]}, self.picks.thumbnails(message["frames"]))
+    self.send({"number": message["number"]}, self.picks.thumbnails(message["frames"], side=192))
 
 
 @patch

@@ -160,7 +160,7 @@ def _heights(boxes):
     return boxes[:, 3] - boxes[:, 1]
 
 # %% ../nbs/07_scores.ipynb #37e29d05
-LONG, THUMB = 320, 224  # pixels on the long side of the picture that is scored, and of the thumbnail that is kept
+LONG = THUMB = 320  # pixels on the long side of the picture that is scored, and of the thumbnail that is kept
 
 
 def text_score(luma: np.ndarray) -> float:
@@ -245,5 +245,5 @@ def look(
         "hash": phash(im),
         **{"top": top, "bottom": bottom, "left": left, "right": right},
         "tiny": im.resize((8, 8), Image.Resampling.BOX).tobytes(),
-        "thumb": jpeg_bytes(_at_most(im, THUMB), 80),
+        "thumb": jpeg_bytes(im, 80),
     }

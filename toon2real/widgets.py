@@ -78,9 +78,10 @@ _NOT_CURVES = {"epoch", "step", "pairs", "seconds", "lr"}
 
 
 def _curves(runs: list[Run], colours: list[str]) -> list[dict]:
-    "Every column of the histories that has numbers, as `{name, series: [{colour, points}]}`"
+    "Every column of the histories that has numbers, as `{name, trait (that may name it), series: [{colour, points}]}`"
     histories = [run.history for run in runs]
     metrics = [run.metric for run in runs if run.metric]
+    measures = {"luma_correlation", *(name for run in runs for name in (run.about.get("judge") or {}).get("floor", {}))}
     names = dict.fromkeys([*metrics, *(name for history in histories for name in history)])
     curves = []
     for name in names:
@@ -89,7 +90,7 @@ def _curves(runs: list[Run], colours: list[str]) -> list[dict]:
         known = [history.reindex(columns=["epoch", name]).dropna().to_numpy(float).tolist() for history in histories]
         series = [{"colour": ink, "points": points} for ink, points in zip(colours, known) if points]
         if series:
-            curves.append({"name": name, "series": series})
+            curves.append({"name": name, "trait": "measure" if name in measures else "loss", "series": series})
     return curves
 
 # %% ../nbs/39_widgets.ipynb #ae2fa2c9
@@ -103,7 +104,8 @@ class EpochStepper(PictureWidget):
     epochs = T.List(help="epochs that any of the runs saved").tag(sync=True)
     curves = T.List(help="columns of the histories").tag(sync=True)
     epoch = T.Int(help="the epoch that is shown").tag(sync=True)
-    curve = T.Unicode(help="the curve that is shown").tag(sync=True)
+    measure = T.Unicode(help="the measure whose curve is shown").tag(sync=True)
+    loss = T.Unicode(help="the loss whose curve is shown").tag(sync=True)
     interval = T.Int(400, help="milliseconds an epoch while playing").tag(sync=True)
 
     def __init__(
@@ -125,6 +127,7 @@ class EpochStepper(PictureWidget):
 
     def refresh(self):
         "Read the runs' folders again; who looked at the last epoch sees the new one"
+        doing = [_doing(run) for run in self.runs]  # before its epochs are read: whoever has ended has saved them all
         saved = [run.refresh().sample_epochs for run in self.runs]
         for run, epochs in zip(self.runs, saved):
             if not epochs:
@@ -132,11 +135,13 @@ class EpochStepper(PictureWidget):
         self.curves = _curves(self.runs, self.colours)
         at_the_end = self.epochs[-1:] == [self.epoch]
         self.epochs = sorted(set().union(*saved))
-        if self.curve not in [curve["name"] for curve in self.curves]:
-            self.curve = self.curves[0]["name"] if self.curves else ""
+        for trait in ("measure", "loss"):
+            lengths = {curve["name"]: len(curve["series"]) for curve in self.curves if curve["trait"] == trait}
+            if getattr(self, trait) not in lengths:
+                setattr(self, trait, max(lengths, key=lengths.get, default=""))
         self.rows = [
-            {"title": label, "colour": ink, "epochs": epochs, **_doing(run)}
-            for run, label, ink, epochs in zip(self.runs, self.labels, self.colours, saved)
+            {"title": label, "colour": ink, "epochs": epochs, **does}
+            for label, ink, epochs, does in zip(self.labels, self.colours, saved, doing)
         ]
         if at_the_end:
             self.epoch = self.epochs[-1]
@@ -310,9 +315,11 @@ class CompareSystems(PictureWidget):
         source,  # what `images.open_image` takes
         name: str,
     ):
-        "Show a picture of one's own"
+        "Show a picture of one's own, at 512 pixels at most"
         picture = to_pil(open_image(source))
-        picture.thumbnail((512, 512))
+        if max(picture.size) > 512:
+            picture.thumbnail((512, 512))
+            name += ", reduced to {} x {} pixels".format(*picture.size)
         self.pictures.append(np.asarray(picture))
         self.names.append(name)
         self.total = len(self.pictures)
@@ -585,9 +592,11 @@ def study_results(
     tables = []
     for question, given in answers.groupby("question"):
         systems = sorted({*given.left, *given.right})
-        samples = [given.sample(len(given), replace=True, random_state=rng) for _ in range(reps)]
-        low, high = np.percentile([bradley_terry(_wins(one, systems)) for one in samples], [2.5, 97.5], axis=0)
-        scores = {"score": bradley_terry(_wins(given, systems)), "low": low, "high": high}
+        unit, drawn = ("participant", "people") if given.participant.nunique() > 1 else ("trial", "answers")
+        wins = np.stack([_wins(one, systems) for _, one in given.groupby(unit)])
+        samples = [wins[rng.integers(len(wins), size=len(wins))].sum(0) for _ in range(reps)]
+        low, high = np.percentile([bradley_terry(one) for one in samples], [2.5, 97.5], axis=0)
+        scores = {"score": bradley_terry(wins.sum(0)), "low": low, "high": high, "drawn": drawn}
         table = pd.DataFrame({"question": QUESTIONS[question], "system": systems, **scores})
         table["answers"], table["people"] = len(given), given.participant.nunique()
         table["left out"] = people - answers.participant.nunique()

@@ -24,9 +24,10 @@ function render({ model, el }) {
 
   const columns = () => model.get("columns");
   const key = (column) => `${model.get("image")}/${column}`;
+  const altOf = (column) => `${columns()[column].title}: ${model.get("name")}`;
 
   function panel(column, index) {
-    const image = element("img", { draggable: "false", alt: `${column.title}: ${model.get("name")}` });
+    const image = element("img", { draggable: "false", alt: "" });
     const box = element("div", { class: "t2r-view", "data-column": index }, image);
     const measure = element("small", { class: "t2r-measure" });
     const caption = element("figcaption", {}, column.colour ? dot(column.colour) : null, column.title);
@@ -78,7 +79,7 @@ function render({ model, el }) {
     const measures = model.get("measures");
     [...panels.children].forEach((figure, index) => {
       fill(figure.querySelector("img"), index);
-      figure.querySelector("img").alt = `${columns()[index].title}: ${model.get("name")}`;
+      figure.querySelector("img").alt = altOf(index);
       figure.querySelector(".t2r-measure").textContent = measures[index] ?? "";
     });
     told.textContent = `${model.get("image") + 1} of ${model.get("total")}: ${model.get("name")}`;
@@ -87,8 +88,13 @@ function render({ model, el }) {
   }
 
   function drawSwipe() {
-    fill(under, Number(left.value));
-    fill(over, Number(right.value));
+    for (const [image, side] of [
+      [under, left],
+      [over, right],
+    ]) {
+      fill(image, Number(side.value));
+      image.alt = altOf(Number(side.value));
+    }
     lid.style.clipPath = `inset(0 0 0 ${swipe * 100}%)`;
     bar.style.left = `${swipe * 100}%`;
     handle.value = swipe;
@@ -110,8 +116,8 @@ function render({ model, el }) {
     drawSwipe();
   };
   handle.addEventListener("input", () => swipeTo(Number(handle.value)));
-  const under = element("img", { draggable: "false", alt: "The left picture" });
-  const over = element("img", { draggable: "false", alt: "The right picture" });
+  const under = element("img", { draggable: "false", alt: "" });
+  const over = element("img", { draggable: "false", alt: "" });
   const lid = element("div", { class: "t2r-over" }, over);
   swiper.append(
     element("div", { class: "t2r-sides" }, left, right),
@@ -137,15 +143,16 @@ function render({ model, el }) {
     take(event.dataTransfer.files[0]);
   });
 
-  // What a panel shows, drawn into a square with this left upper corner
-  function drawView(context, image, left, top, size) {
+  // What a panel shows, drawn into a square with this left upper corner, from this share of its width on
+  function drawView(context, image, left, top, size, from = 0) {
+    if (image.style.visibility === "hidden") return;
     const scale = (size / Math.max(image.naturalWidth, image.naturalHeight)) * view.zoom;
     const [width, height] = [image.naturalWidth * scale, image.naturalHeight * scale];
     const x = left + size / 2 + (0.5 - view.x) * size * view.zoom - width / 2;
     const y = top + size / 2 + (0.5 - view.y) * size * view.zoom - height / 2;
     context.save();
     context.beginPath();
-    context.rect(left, top, size, size);
+    context.rect(left + from * size, top, (1 - from) * size, size);
     context.clip();
     context.imageSmoothingEnabled = view.zoom < 3;
     context.drawImage(image, x, y, width, height);
@@ -153,17 +160,22 @@ function render({ model, el }) {
   }
 
   async function download() {
-    const [size, gap, title] = [320, 6, 24];
-    const canvas = element("canvas", { width: columns().length * (size + gap) - gap, height: size + title });
+    const [size, gap, line] = [320, 6, 24];
+    const titles = columns().map((column) => column.title);
+    if (!swiper.hidden) titles.push(`${titles[left.value]} | ${titles[right.value]}`);
+    const canvas = element("canvas", { width: titles.length * (size + gap) - gap, height: size + 2 * line });
     const context = canvas.getContext("2d");
     context.fillStyle = "white";
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.font = "14px sans-serif";
     context.fillStyle = "black";
-    [...panels.querySelectorAll("img")].forEach((image, index) => {
-      const left = index * (size + gap);
-      context.fillText(columns()[index].title, left, 16, size);
-      if (image.style.visibility !== "hidden") drawView(context, image, left, title, size);
+    const images = [...panels.querySelectorAll("img"), under];
+    titles.forEach((title, index) => {
+      const x = index * (size + gap);
+      context.fillText(title, x, 16, size);
+      context.fillText(model.get("measures")[index] ?? "", x, size + line + 16, size);
+      drawView(context, images[index], x, line, size);
+      if (images[index] === under) drawView(context, over, x, line, size, swipe);
     });
     const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
     saveFile("comparison.png", blob);

@@ -5,18 +5,17 @@ const WIDE = 8; // a curve whose largest value is so many times its smallest is 
 
 const HELP =
   "Left and right arrow keys: one epoch; Home and End: the first and the last; space: play. " +
-  "A click on the curve goes there.";
+  "A click on a curve goes there.";
 
 function nearestSaved(epochs, epoch) {
   return epochs.filter((saved) => saved <= epoch).at(-1) ?? epochs[0];
 }
 
-function drawCurves(svg, model, goTo) {
+function drawCurve(svg, curve, epoch, goTo) {
   const width = svg.clientWidth || 640;
   svg.setAttribute("viewBox", `0 0 ${width} ${CURVE.height}`);
+  svg.setAttribute("aria-label", `${curve.name} over the epochs`);
   svg.replaceChildren();
-  const curve = model.get("curves").find((one) => one.name === model.get("curve"));
-  if (!curve) return;
   const points = curve.series.flatMap((series) => series.points);
   const epochs = points.map((point) => point[0]);
   const values = points.map((point) => point[1]);
@@ -53,7 +52,7 @@ function drawCurves(svg, model, goTo) {
       svg.append(drawing("circle", { cx: x(epoch), cy: y(value), r: 2.5, fill: series.colour }));
     }
   }
-  const at = x(model.get("epoch"));
+  const at = x(epoch);
   svg.append(drawing("line", { x1: at, x2: at, y1: CURVE.top, y2: CURVE.height - CURVE.bottom, class: "t2r-cursor" }));
   svg.onclick = (event) => {
     const place = event.clientX - svg.getBoundingClientRect().left;
@@ -61,8 +60,31 @@ function drawCurves(svg, model, goTo) {
   };
 }
 
+// One of the curves whose name stands in `trait`, and a list to choose it from
+function chart(model, trait, goTo) {
+  const choice = element("select", {
+    "aria-label": `Curve of a ${trait}`,
+    onchange: () => save(model, { [trait]: choice.value }),
+  });
+  const svg = drawing("svg", { height: CURVE.height, class: "t2r-curves", role: "img" });
+  const node = element("div", {}, choice, svg);
+  const draw = () => {
+    const own = model.get("curves").filter((curve) => curve.trait === trait);
+    node.hidden = !own.length;
+    if (!own.length) return;
+    const names = own.map((curve) => curve.name);
+    if (names.join() !== [...choice.options].map((option) => option.value).join()) {
+      choice.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+    }
+    choice.value = model.get(trait);
+    drawCurve(svg, own.find((curve) => curve.name === choice.value) ?? own[0], model.get("epoch"), goTo);
+  };
+  return { node, draw };
+}
+
 function render({ model, el }) {
   let playing = null;
+  let polls = 0;
   const root = element("div", {
     class: "t2r t2r-stepper",
     role: "group",
@@ -71,9 +93,7 @@ function render({ model, el }) {
   const slider = element("input", { type: "range", min: 0, step: 1, "aria-label": "Saved epoch" });
   const told = element("output", { class: "t2r-told", "aria-live": "polite" });
   const play = element("button", { type: "button", class: "t2r-play", "aria-label": "Play" }, "▶");
-  const choice = element("select", { "aria-label": "Curve" });
   const pictures = element("div", { class: "t2r-rows" });
-  const curves = drawing("svg", { height: CURVE.height, class: "t2r-curves", role: "img" });
   const legend = element("div", { class: "t2r-legend" });
   const note = element("p", { class: "t2r-help", role: "status" });
   const problem = problemOf(model);
@@ -133,15 +153,6 @@ function render({ model, el }) {
     note.textContent = model.get("note");
   }
 
-  function makeChoices() {
-    const names = model.get("curves").map((curve) => curve.name);
-    if (names.join() !== [...choice.options].map((option) => option.value).join()) {
-      choice.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
-    }
-    choice.value = model.get("curve");
-    slider.max = epochs().length - 1;
-  }
-
   const keyAt = (index, epoch) => `${index}/${nearestSaved(model.get("rows")[index].epochs, epoch)}`;
 
   function drawPictures() {
@@ -184,13 +195,11 @@ function render({ model, el }) {
     slider.setAttribute("aria-valuetext", `epoch ${model.get("epoch")}`);
     told.textContent = `epoch ${model.get("epoch")} of ${epochs().at(-1) ?? 0}`;
     drawPictures();
-    drawAllCurves();
-    curves.setAttribute("aria-label", `${model.get("curve")} over the epochs`);
+    drawCharts();
   }
 
   slider.addEventListener("input", () => goToPlace(Number(slider.value)));
   play.addEventListener("click", toggle);
-  choice.addEventListener("change", () => save(model, { curve: choice.value }));
   onKeys(root, {
     ArrowLeft: () => goToPlace(place() - 1),
     ArrowRight: () => goToPlace(place() + 1),
@@ -203,26 +212,29 @@ function render({ model, el }) {
     draw();
   };
   const refresh = () => {
-    makeChoices();
+    slider.max = epochs().length - 1;
     turn();
   };
-  const drawAllCurves = () => drawCurves(curves, model, goToEpoch);
-  const resized = new ResizeObserver(drawAllCurves);
-  resized.observe(curves);
+  const shown = ["measure", "loss"].map((trait) => chart(model, trait, goToEpoch));
+  const charts = element("div", { class: "t2r-charts" }, ...shown.map((one) => one.node));
+  const drawCharts = () => shown.forEach((one) => one.draw());
+  const resized = new ResizeObserver(drawCharts);
+  resized.observe(charts);
   model.on("change:rows change:epochs change:curves", refresh);
-  model.on("change:epoch change:curve", turn);
-  const follow = setInterval(
-    () => model.get("rows").some((run) => run.running) && model.send({ kind: "refresh" }),
-    3000,
-  );
+  model.on("change:epoch change:measure change:loss", turn);
+  // A training under way is followed; whether one began anew is asked less often.
+  const follow = setInterval(() => {
+    polls += 1;
+    if (polls % 5 === 0 || model.get("rows").some((run) => run.running)) model.send({ kind: "refresh" });
+  }, 3000);
 
   root.append(
     element("div", { class: "t2r-bar" }, play, slider, told),
     problem.node,
     note,
     pictures,
-    element("div", { class: "t2r-bar" }, choice, legend),
-    curves,
+    legend,
+    charts,
     element("p", { class: "t2r-help" }, HELP),
   );
   el.append(root);
@@ -233,7 +245,7 @@ function render({ model, el }) {
     resized.disconnect();
     stop();
     model.off("change:rows change:epochs change:curves", refresh);
-    model.off("change:epoch change:curve", turn);
+    model.off("change:epoch change:measure change:loss", turn);
     problem.close();
     store.close();
   };

@@ -315,17 +315,13 @@ function picker(root, source) {
   function makeSlider(one) {
     const input = element("input", {
       type: "range",
-      min: one.low,
-      max: one.high,
-      step: one.step,
-      value: one.value,
       "aria-label": `${one.name}: ${one.help}`,
     });
     const value = element("output", {});
     const line = element(
       "label",
       { title: one.help, "data-name": one.name },
-      element("span", {}, one.name.replace("_", " ")),
+      element("span", {}),
       input,
       value,
       element("small", {}),
@@ -341,9 +337,11 @@ function picker(root, source) {
   function drawSliders() {
     if (!sliders.children.length) sliders.append(...state.thresholds.map(makeSlider));
     state.thresholds.forEach((one, number) => {
-      const [input, value, count] = ["input", "output", "small"].map((tag) =>
+      const [title, input, value, count] = ["span", "input", "output", "small"].map((tag) =>
         sliders.children[number].querySelector(tag),
       );
+      title.textContent = one.title;
+      Object.assign(input, { min: one.low, max: one.high, step: one.step });
       if (root.getRootNode().activeElement !== input) input.value = one.value;
       value.textContent = Number(input.value);
       count.textContent = one.marks === null ? "" : `marks ${one.marks}`;

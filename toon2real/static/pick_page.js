@@ -5,6 +5,7 @@ function standalone(root, data) {
   const storage = `toon2real picks ${data.catalogue}`;
   const frames = data.frames.map((frame, place) => ({ ...frame, place }));
   const byNumber = new Map(frames.map((frame) => [frame.frame, frame]));
+  const twins = data.twins.map((pair) => pair.map((number) => byNumber.get(number)));
   const said = new Map(JSON.parse(localStorage.getItem(storage) ?? "[]"));
   const batches = [];
   const before = [];
@@ -16,7 +17,42 @@ function standalone(root, data) {
 
   const verdict = (frame) => (said.has(frame.frame) ? said.get(frame.frame) : frame.hand);
   const byShot = () => shown.view.shots && !shown.view.shot;
-  const isKept = (frame) => !frame.firm && (verdict(frame) ?? frame.free);
+  const shotKey = (frame) => (frame.shot === null ? frame.frame : `${frame.film} ${frame.shot}`);
+
+  // The near-duplicates that others take the place of: `settle` of the kit's picks
+  function settle(pairs) {
+    const out = new Set();
+    while (pairs.length) {
+      const waiting = new Set(pairs.map(([, second]) => second));
+      for (const [first, second] of pairs) if (!waiting.has(first)) out.add(second);
+      pairs = pairs.filter((pair) => !pair.some((frame) => out.has(frame)));
+    }
+    return out;
+  }
+
+  // What of each shot is more than is wanted, the best first
+  function surplus(good, said) {
+    const [counts, out] = [new Map(), new Set()];
+    for (const frame of [...good].sort((a, b) => Boolean(said(b)) - Boolean(said(a)) || a.rank - b.rank)) {
+      const count = (counts.get(shotKey(frame)) ?? 0) + 1;
+      counts.set(shotKey(frame), count);
+      if (data.per_shot && count > data.per_shot) out.add(frame);
+    }
+    return out;
+  }
+
+  // What is left where this was said of the frames (true, false or null), worked out as the kit's picks do it
+  function leave(said) {
+    const alive = new Set(frames.filter((frame) => !frame.firm && (said(frame) ?? frame.clean)));
+    const alike = twins.filter(([a, b]) => alive.has(a) && alive.has(b) && !(said(a) && said(b)));
+    const duplicate = settle(alike.map(([a, b]) => (said(b) ? [b, a] : [a, b])));
+    const good = [...alive].filter((frame) => !duplicate.has(frame));
+    const shot = surplus(good, said);
+    const kept = new Set(good.filter((frame) => said(frame) ?? !(shot.has(frame) || data.picked)));
+    return { kept, duplicate, shot };
+  }
+  let now = leave(verdict);
+  const isKept = (frame) => now.kept.has(frame);
   const inShot = (frame, [film, shot]) => frame.film === film && frame.shot === shot;
   const shotOf = (frame) =>
     frame.shot === null ? [frame] : frames.filter((one) => inShot(one, [frame.film, frame.shot]));
@@ -25,18 +61,24 @@ function standalone(root, data) {
     kept: isKept,
     rejected: (frame) => !isKept(frame),
     "by hand": (frame) => verdict(frame) !== null,
+    duplicate: (frame) => now.duplicate.has(frame),
+    shot: (frame) => now.shot.has(frame),
   };
+  const nearest = Object.fromEntries(
+    Object.entries(data.near).map(([tab, near]) => [tab, new Map(near.map((number, place) => [number, place]))]),
+  );
   const within = (tab) =>
     inTab[tab] ? frames.filter(inTab[tab]) : data.near[tab].map((number) => byNumber.get(number));
 
   function select({ tab, order, film, shots, shot }) {
     let found = within(tab).filter((frame) => film === null || frame.film === film);
     if (shot) found = found.filter((frame) => inShot(frame, shot));
-    if (order === "time" || !data.near[tab]) found.sort((a, b) => a.place - b.place);
+    const near = (frame) => (nearest[tab] ?? nearest.all).get(frame.frame) ?? frames.length;
+    found.sort((a, b) => (order === "near" && near(a) - near(b)) || a.place - b.place);
     if (!shots || shot) return found;
     const first = new Map();
     for (const frame of found) {
-      const key = frame.shot === null ? frame.frame : `${frame.film} ${frame.shot}`;
+      const key = shotKey(frame);
       if (!first.has(key) || (frame.best && !first.get(key).best)) first.set(key, frame);
     }
     return [...first.values()];
@@ -51,7 +93,9 @@ function standalone(root, data) {
     changed(`${list.length} ${list.length === 1 ? "frame" : "frames"} ${done}`);
   }
   const free = (list, instead) => {
-    const passing = list.filter((frame) => frame.free);
+    const asked = new Set(list);
+    const left = leave((frame) => (asked.has(frame) ? null : verdict(frame))).kept;
+    const passing = list.filter((frame) => left.has(frame));
     return passing.length ? passing : instead;
   };
   const ofTile = (frame, keep) => {
@@ -60,6 +104,7 @@ function standalone(root, data) {
   };
 
   function changed(words) {
+    now = leave(verdict);
     told = words;
     decided += 1;
     localStorage.setItem(storage, JSON.stringify([...said]));
@@ -99,7 +144,9 @@ function standalone(root, data) {
   function reason(frame) {
     const own = verdict(frame);
     if (own !== null) return own ? "kept by hand" : "rejected by hand";
-    return isKept(frame) ? "" : frame.why;
+    if (isKept(frame)) return "";
+    if (frame.why) return frame.why;
+    return now.duplicate.has(frame) ? "near-duplicate of another frame" : `${data.per_shot} of its shot are kept`;
   }
 
   function row(frame) {
@@ -122,7 +169,9 @@ function standalone(root, data) {
     place: shown.view.shot
       ? `Shot at ${shown.ids[0]?.when ?? ""}`
       : `${shown.ids.length} ${shown.view.shots ? "shots" : "frames"}`,
-    tabs: data.tabs.map((name) => ({ name, count: within(name).length })),
+    tabs: data.tabs
+      .map((name) => ({ name, count: within(name).length }))
+      .filter(({ name, count }) => count || !(name in data.near)),
     films: data.films.map(({ title }, film) => {
       const own = frames.filter((frame) => frame.film === film);
       return { film, title, frames: own.length, kept: own.filter(isKept).length };
