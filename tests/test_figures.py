@@ -328,12 +328,12 @@ def test_curves_say_what_the_runs_hold(runs, tmp_path):
     ]
     fig = curves(compare([seeds[0], runs[2]]))
     label = next(t.get_text() for t in fig.legends[0].texts if "toon2real" in t.get_text())
-    assert label == "toon2real: best 5.00 at epoch 3, roughness 1.00"
-    assert "toon2real 1.00. Untranslated input " in fig.get_supxlabel().replace("\n", " ")
+    assert label == "toon2real: best 5.00 at epoch 3, last 6.00"
+    assert "toon2real 1.00 and 1.00. Untranslated input " in fig.get_supxlabel().replace("\n", " ")
     label = next(t.get_text() for t in curves(compare(seeds)).legends[0].texts)
-    assert label == "toon2real (2 seeds): best 4.50 ± 0.71, roughness 0.500"
+    assert label == "toon2real (2 seeds): best 4.50 ± 0.71, last 5.00 ± 1.4"
     one = history(copy_of(runs[0], tmp_path / "one"), epoch=[1, 2], **{L: [np.nan, 3.0]})
-    assert "one evaluation" in curves(compare(one)).legends[0].texts[0].get_text()
+    assert "toon2real unknown and 0.00." in curves(compare(one)).get_supxlabel().replace("\n", " ")
     for f in (
         curves(compare(seeds + runs[1:])),
         curves(compare(one)),

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 from conftest import CHROMIUM
-from toon2real import experiment
+from toon2real import demo, experiment, figures
 from toon2real import report as R
 from toon2real.cyclegan import CycleGANRecipe, cartoon2real, toon2real
 from toon2real.experiment import compare
@@ -117,6 +117,31 @@ def test_table_on_the_page_is_the_table(page, trained):
     for value in experiment.printed(table)[table.attrs["metric"]]:
         assert f">{value}" in text
     assert escape(experiment.markdown(table)) in text and escape(experiment.latex(table)) in text
+
+
+def test_verdict_table_legend_and_history_agree():
+    "Of the shipped runs the last epoch alone is kept, and none is best there"
+    cmp = compare(demo.runs(), extractor="simple", reps=0)
+    verdict = R.Standing(cmp.table).against_input()
+    assert verdict.startswith("At the best kept epochs, ")
+    legend = [text.get_text() for text in figures.curves(cmp).legends[0].texts]
+    for run, label, told in zip(cmp.runs, cmp.labels, legend, strict=True):
+        history = run.judged[run.metric]
+        last = experiment.rounded(history.iloc[-1])
+        assert experiment.printed(cmp.table).at[f"{label}, best kept = last", run.metric] == last
+        assert f"{label} ({last})" in verdict
+        best = f"best {experiment.rounded(history.min())} at epoch {history.idxmin()}"
+        assert told == f"{label}: {best}, last {last}"
+
+
+def test_pictures_say_how_far_they_are():
+    cmp = compare(demo.runs()[-1], extractor="simple", reps=0)
+    column = R.showpiece(cmp, cmp.runs[0])["columns"][0]
+    made, truth = (pictures[0].astype(float) for pictures in (cmp.translations(cmp.runs[0], 8), cmp.truth(8)))
+    assert column["alt"].endswith(f"the translation {abs(made - truth).mean():.1f}.")
+    (strips,) = R.film(cmp)["sheets"]
+    history = cmp.runs[0].judged[cmp.runs[0].metric]
+    assert f"{experiment.rounded(history[16])} after 16, untranslated" in strips[1][0]["learned"]
 
 
 def test_names_are_escaped(copies):

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -201,17 +201,20 @@ def comparison(
     side = drawn.cartoons.shape[1]
     crop = crop or min(side, max(24, side // 4))
     crops = [(*busiest(cartoon, crop), crop) for cartoon in drawn.cartoons]
-    columns, shown = {"Input": drawn.cartoons}, []
+    columns, shown = {"Input": drawn.cartoons}, {}
     for run, label in zip(cmp.runs, cmp.labels, strict=True):
         columns[label] = cmp.translations(run, n)
-        shown.append(f"{label}: {_shown(cmp, run)}")
+        shown[label] = _shown(cmp, run)
     truth = cmp.truth(n)
     if truth is not None:
         columns["True photograph"] = truth
+    told = "; ".join(f"{label}: {epoch}" for label, epoch in shown.items())
+    if len(shown) > 1 and len(set(shown.values())) == 1:
+        told = f"Each system: {shown[label]}"
     note = (
         f"{cmp.origin.capitalize()} cartoons {', '.join(map(str, drawn.index))} of {drawn.total}, "
         f"drawn at random (seed {cmp.seed}); close-up of {crop} × {crop} pixels where the input has most detail. "
-        f"{'; '.join(shown)}."
+        f"{told}."
     )
     titles = [f"({letter}) {title}" for letter, title in zip(ascii_lowercase, columns)]
     rows = [[(pictures[i], place) for pictures in columns.values()] for i, place in enumerate(crops)]
@@ -262,22 +265,25 @@ def _draw_curves(ax: Axes, group: Group, values: pd.DataFrame, mark: str, metric
 
 
 def _in_words(group: Group, values: pd.DataFrame, metric: str) -> tuple[str, str]:
-    "For the legend, best value and roughness; for the small print, how far the last value lies from the best"
+    "For the legend, best and last value; for the small print, roughness and how far the last lies from the best"
     best, epoch = _bests(values, metric)
-    title, told = group.title, number({metric: best.mean()}, metric)
+    last = values.ffill().iloc[-1]
+    title, (lowest, end) = group.title, (number({metric: each.mean()}, metric) for each in (best, last))
     if len(best) > 1:
-        title, told = f"{title} ({len(best)} seeds)", f"{told} ± {best.std():.2g}"
+        title = f"{title} ({len(best)} seeds)"
+        lowest, end = f"{lowest} ± {best.std():.2g}", f"{end} ± {last.std():.2g}"
     else:
-        told += f" at epoch {epoch.item()}"
+        lowest += f" at epoch {epoch.item()}"
     rough = [roughness(values[run]) for run in values if values[run].count() > 1]
-    smooth = f"roughness {rounded(np.mean(rough))}" if rough else "one evaluation"
-    rise = (values.ffill().iloc[-1] - best).abs().mean()
-    return f"{title}: best {told}, {smooth}", f"{group.title} {rounded(rise)}"
+    smooth = rounded(np.mean(rough)) if rough else "unknown"
+    rise = rounded((last - best).abs().mean())
+    return f"{title}: best {lowest}, last {end}", f"{group.title} {smooth} and {rise}"
 
 # %% ../nbs/31_figures.ipynb #d27cff32
 def _plot(cmp: Comparison, across: str, up: str) -> tuple[Figure, Axes]:
     "An empty figure with axes of these names, and room for a line of the legend for each system"
     figure = PaperFigure(figsize=(COLUMN, 2.7 + 0.13 * len(cmp.groups)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.03)  # inches to the edge
     return figure, figure.add_subplot(xlabel=across, ylabel=wrapped(up, 1.2))
 
 
@@ -285,14 +291,41 @@ def _legend(figure: Figure):
     figure.legend(loc="outside upper left", handlelength=1.6, borderaxespad=0, labelspacing=0.3)
 
 
-def _level(ax: Axes, name: str, y: float, side: str):
-    "A dashed line of reference, named at its left or right end; nothing where it is far from what is drawn"
+def _along(line) -> np.ndarray:
+    "Points on a drawn line, 30 from each mark to the next: x and y"
+    x, y = np.asarray(line.get_data(), float)
+    marks = np.arange(len(x))
+    between = np.linspace(0, len(x) - 1, 30 * len(x))
+    return np.stack([np.interp(between, marks, x), np.interp(between, marks, y)])
+
+
+def _free(ax: Axes, end: int, height: float) -> float:
+    "How far the lines are from a name at this end and height: a share of the axes, at most 0.08"
+    left, right = ax.get_xlim()
     low, high = ax.get_ylim()
-    if 2 * low - high < y < 2 * high - low:
-        ax.axhline(y, color=MUTED, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-        place, style = {"left": 0, "right": 1}[side], {"fontsize": 6.5, "color": MUTED}
-        where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        ax.annotate(name, (place, y), (1 - 2 * place, 2), ha=side, **where, **style)
+    x, y = np.concatenate([_along(line) for line in ax.lines if len(line.get_xdata())], 1)
+    across = (x - left) / (right - left) - 0.67 * end
+    beside = y[(across > 0) & (across < 0.33)]
+    return min([0.08, *abs(beside - height) / (high - low)])
+
+
+def _level(ax: Axes, name: str, y: float):
+    "A dashed line of reference, named where no curve is; nothing where it is far from what is drawn"
+    low, high = ax.get_ylim()
+    if not 2 * low - high < y < 2 * high - low:
+        return
+    room = 0.08 * (high - low)
+    ax.set_ylim(min(low, y - room), max(high, y + room))
+    taken = [text.xy[0] for text in ax.texts]
+    places = product({1, 0}.difference(taken), (1, -1))  # the right or the left end; above or below
+    end, side = max(sorted(places, reverse=True), key=lambda place: _free(ax, place[0], y + place[1] * room / 2))
+    ends = ax.get_xlim()
+    ax.plot(ends, (y, y), color=MUTED, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+    ax.set_xlim(ends)
+    style = {"fontsize": 6.5, "color": MUTED, "va": "bottom" if side > 0 else "top"}
+    style["ha"] = "right" if end else "left"
+    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    ax.annotate(name, (end, y), (1 - 2 * end, 1.5 * side), **where, **style)
 
 # %% ../nbs/31_figures.ipynb #79ec03cb
 @styled
@@ -300,29 +333,29 @@ def curves(
     cmp: Comparison,
     metric: str = None,  # a column of the histories; by default the weighted distance that best epochs are chosen by
 ) -> Figure:
-    "Figure 4: a metric against the epoch, a colour for each system, with best epoch and roughness"
+    "Figure 4: a metric against the epoch, a colour for each system, with best and last value and roughness"
     metric, judge = one_judge(cmp, metric)
     figure, ax = _plot(cmp, "epoch", metric)
-    rises = []
+    told = []
     for group, mark in zip(cmp.groups, cycle(_MARKS)):
         values = _values(cmp, group, metric)
         _draw_curves(ax, group, values, mark, metric)
-        legend, rise = _in_words(group, values, metric)
+        legend, small = _in_words(group, values, metric)
         ax.plot([], [], color=group.colour, marker=mark, markersize=3, label=legend)
-        rises.append(rise)
+        told.append(small)
     untranslated, floor = _references(judge, metric)
-    _level(ax, "untranslated input", untranslated, "right")
-    _level(ax, "other photographs", floor, "left")
     ax.margins(y=0.1)
+    _level(ax, "untranslated input", untranslated)
+    _level(ax, "other photographs", floor)
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
     ax.grid(axis="y", color=GRID, linewidth=0.5)
     _legend(figure)
     several = len(cmp.runs) > len(cmp.groups)
     seeds = "; bold: mean over seeds, ±: standard deviation" if several else ""
     figure.note(
-        f"{'Higher' if metric in HIGHER else 'Lower'} is better; open mark: best epoch; roughness: mean |change| "
-        f"between evaluations beyond that from first to last{seeds}; "
-        f"late rise, from best to last: {', '.join(rises)}. Untranslated input {rounded(untranslated)}, "
+        f"{'Higher' if metric in HIGHER else 'Lower'} is better; open mark: best epoch{seeds}; roughness (mean "
+        "|change| between evaluations beyond that from first to last) and late rise (from best to last): "
+        f"{', '.join(told)}. Untranslated input {rounded(untranslated)}, "
         f"other photographs {rounded(floor)}. {_judged_on(judge)}."
     )
     return figure
@@ -360,10 +393,10 @@ def plane(cmp: Comparison) -> Figure:
         label = f"{group.title}: ends at {rounded(y)}, {rounded(x)} from its input"
         ax.plot([], [], color=group.colour, linewidth=0.9, marker=mark, markersize=2.2, label=label)
     untranslated, floor = _references(judge, main)
-    ax.plot(0, untranslated, "x", color=INK, markersize=5, clip_on=False, zorder=4)
-    ax.annotate("untranslated input", (0, untranslated), (5, 2), textcoords="offset points", fontsize=6.5)
+    cross = {"color": INK, "marker": "x", "markersize": 5, "linestyle": "none", "clip_on": False, "zorder": 4}
+    ax.plot(0, untranslated, label=f"untranslated input: {rounded(untranslated)}", **cross)
     ax.set(xlim=(0, ax.get_xlim()[1] * 1.04), ylim=(0, ax.get_ylim()[1]))
-    _level(ax, "other photographs", floor, "right")
+    _level(ax, "other photographs", floor)
     _draw_equal_scores(ax)
     _legend(figure)
     figure.note(

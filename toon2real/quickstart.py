@@ -255,7 +255,14 @@ def told(
             continue
         name = row.removesuffix(", after")
         end = table.loc[row]
-        steps = [f"{column.split()[0]} {start[column]:.1f} -> {end[column]:.1f}" for column in table]
-        nearer = [column.split()[0] for column in table if end[column] < start[column]]
-        lines.append(f"  {TITLES.get(name, name):16}{'   '.join(steps)}   nearer in {', '.join(nearer) or 'none'}")
+        ends = zip(_short(table), start, end, strict=True)
+        steps = [f"{column} {before:.1f} -> {after:.1f}" for column, before, after in ends]
+        where = {"nearer": end < start, "further": end > start}
+        told = [f"{word} in {', '.join(_short(table.columns[which]))}" for word, which in where.items() if which.any()]
+        lines.append(f"  {TITLES.get(name, name):16}{'   '.join(steps)}   {'; '.join(told)}")
     return "\n".join(lines)
+
+
+def _short(columns: Iterable[str]) -> list[str]:
+    "The first words of their names"
+    return [column.split()[0] for column in columns]

@@ -30,7 +30,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from . import __version__, experiment, figures
-from .experiment import COUNTS, HIGHER, TITLES, Comparison, compare, number, permutation_p
+from .experiment import COUNTS, HIGHER, TITLES, Comparison, compare, number, permutation_p, rounded
 from .features import WeightsMissing
 from .fid import UNTRANSLATED
 from .images import check_output, grid, jpeg_bytes, resize, to_pil, utf8, write_atomic
@@ -53,7 +53,8 @@ class Standing:
         rows = table[table.system.notna()].replace({"system": TITLES})
         best, last = (rows[rows.which.str.contains(which)] for which in ("best", "last"))
         everyone = set(best.system) == set(rows.system)  # else some system has no best epoch
-        self.which, self.rows = ("best", best) if everyone else ("last", last)
+        kept = " kept" if best.which.str.contains("best kept").any() else ""  # some run's best epoch is gone
+        self.which, self.rows = (f"best{kept}", best) if everyone else ("last", last)
         self.means = self.rows.groupby("system", sort=False).mean(numeric_only=True)  # over the seeds
         self.order = list(self.means[self.metric].sort_values().index)
 
@@ -97,7 +98,8 @@ def settled(self: Standing) -> str:
     one, other = self.means.loc[first], self.means.loc[second]
     gap, error = other[self.kid] - one[self.kid], math.hypot(one[f"{self.kid} se"], other[f"{self.kid} se"])
     if gap < 1.96 * error:
-        doubt = f"by {self.kid}, {second} is {abs(gap):.2g} ± {error:.1g} {'behind' if gap > 0 else 'ahead'}"
+        far = number({"gap": abs(gap), "gap se": error}, "gap")
+        doubt = f"by {self.kid}, {second} is {far} {'behind' if gap > 0 else 'ahead'}"
         return f"The order of the first two is not settled: {doubt}."
     return (
         "The first two are apart by more than the sampling error of these pictures; "
@@ -238,8 +240,16 @@ def showpiece(
         truth = cmp.truth(8)
         if truth is not None:
             rows["their true photographs"] = truth
-        columns = [strip(column, cols=1) for column in zip(*rows.values(), strict=True)]
+        columns = [dict(src=strip(column, cols=1), alt=_nearer(*column)) for column in zip(*rows.values(), strict=True)]
         return dict(columns=columns, rows=f"From the top: {listed(rows)}.")
+
+
+def _nearer(cartoon: np.ndarray, made: np.ndarray, truth: np.ndarray = None) -> str:
+    "How far a cartoon and its translation are from the true photograph, where that is known"
+    if truth is None:
+        return ""
+    before, after = (abs(picture.astype(float) - truth).mean() for picture in (cartoon, made))
+    return f" The cartoon is {before:.1f} levels of 255 from its photograph, the translation {after:.1f}."
 
 # %% ../nbs/32_report.ipynb #9f5f4b05
 def film(
@@ -257,7 +267,9 @@ def film(
         data = run.about.get("data", {})
         source = data.get("val_cartoon") or data.get("cartoon") or {}
         alike = source.get("hash", index), run.recipe.seed, cartoons.shape
-        sheets.setdefault(alike, (strip(cartoons), []))[1].append(dict(index=index, run=named(cmp, run)))
+        sheets.setdefault(alike, (strip(cartoons), []))[1].append(
+            dict(index=index, run=named(cmp, run), learned=_learned(run))
+        )
     return dict(
         frames=frames,
         sheets=list(sheets.values()),
@@ -265,6 +277,17 @@ def film(
         best=[run.best for run in runs],
         pictures=max(min(8, n) for _, _, (n, *_) in sheets),
     )
+
+
+def _learned(run: Run) -> str:
+    "What came of the training, by its judge"
+    if run.judged.empty:
+        return ""
+    values = run.judged[run.metric]
+    steps = (
+        f"{rounded(values.iloc[0])} after epoch {values.index[0]}, {rounded(values.iloc[-1])} after {values.index[-1]}"
+    )
+    return f". {run.metric}: {steps}, untranslated {rounded(run.about['judge']['untranslated'][run.metric])}"
 
 # %% ../nbs/32_report.ipynb #7718edcc
 def shown(value) -> str:
