@@ -2,7 +2,7 @@
 
 Every cell is run, as Colab's "Run all" does, in a copy of the folder; a notebook that fails is named with its error.
 `--widgets` opens the widgets' cells in the classic Notebook 6, whose manager is that of ipywidgets 7, in a headless
-Chromium: each must be drawn with its pictures and answer a key or a click, and nothing may be said on the console.
+Chromium: each must be drawn with its pictures and answer a key or a click, and no script may fail.
 Colab's own page is another one; what is seen here is not seen there.
 """
 

@@ -132,7 +132,7 @@ def lab(needs_chromium):
 
 @contextmanager
 def chromium():
-    "A page of a Chromium with a fresh profile; an error in the console is raised at the end"
+    "A page of a Chromium with a fresh profile; an error of a script is raised at the end"
     from playwright.sync_api import sync_playwright
 
     errors = []
@@ -147,7 +147,6 @@ def chromium():
         page = context.pages[0]
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and errors.append(said.text))
         yield page
         context.close()
     assert not errors, errors
@@ -156,5 +155,8 @@ def chromium():
 @pytest.fixture
 def page(needs_chromium):
     "A Chromium page; an error in the console fails the test"
+    errors = []
     with chromium() as page:
+        page.on("console", lambda said: said.type == "error" and errors.append(said.text))
         yield page
+    assert not errors, errors
