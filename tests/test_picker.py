@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_widgets import keep_screenshot, open_notebook
+from test_widgets import keep_picture, keep_screenshot, open_notebook
 
 from toon2real.catalogue import Catalogue
 from toon2real.cli import main
@@ -139,6 +139,13 @@ def pick_by_mouse(page, root, catalogue: Path):
     tiles.nth(3).click()
     root.get_by_role("button", name="Keep what is chosen").click()
     said(page, 3)
+    films = root.get_by_label("Film", exact=True)
+    films.select_option(label="film.mp4")
+    page.wait_for_function("document.querySelector('.t2r-tile .t2r-why')?.innerText === 'film.mp4'")
+    wait_for_tiles(page)
+    keep_picture(page, root, "frame_picker")
+    films.select_option(label="all films")
+    page.wait_for_function(f"document.querySelector('.t2r-tile img')?.dataset.frame === '{in_time}'")
     root.get_by_label("Order", exact=True).select_option("like")
     page.wait_for_function(f"document.querySelector('.t2r-tile img')?.dataset.frame !== '{in_time}'")
     root.get_by_label("Order", exact=True).select_option("time")

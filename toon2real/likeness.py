@@ -166,7 +166,7 @@ def _told_of(row, film: int, best: set) -> dict:
         "when": when(row),
         "why": row.reason if decided is None else row.marks,
         "hand": decided,
-        "clean": not marks - {"duplicate", "shot"},
+        "clean": bool(row.settled_here and not marks - {"duplicate", "shot"}),
         "firm": bool(marks & {"broken", "licence"}),
         "rank": int(row.rank),
         "best": row.Index in best,
@@ -191,7 +191,9 @@ def _page_data(picks: Picks, films: list[int], target: int) -> dict:
     place = {film: number for number, film in enumerate(films)}
     known = picks.catalogue.films().loc[films]
     every = np.concatenate([picks.select("all", film=film) for film in films])
-    rows = picks.table(every).assign(rank=picks.now["rank"][every])
+    rows = picks.table(every)
+    settled_here = rows.duplicate_of.isin([0, *every])  # not by a frame of another page
+    rows = rows.assign(rank=picks.now["rank"][every], settled_here=settled_here)
     best = set(picks.select("all", one_a_shot=True).tolist())
     near = {tab: picks.select(tab, "near") for tab in ("all", *FILTERS)}
     twins = picks.now.index.to_numpy()[picks._near()[["first", "second"]].to_numpy(int)]
