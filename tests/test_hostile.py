@@ -35,10 +35,11 @@ from toon2real.figures import paper_figures
 from toon2real.fid import Judge
 from toon2real.films import Writer, decode
 from toon2real.images import WriteError, list_images, printable, write_atomic
+from toon2real.patchwise import patchwise
 from toon2real.progress import Record
 from toon2real.runs import Run, RunError, load_weights, read_about, save_weights
 from toon2real.scenes import scene, scenes
-from toon2real.training import Trainer, stills
+from toon2real.training import Options, Trainer, stills
 from toon2real.translate import Translator, translate_command
 from toon2real.widgets import CompareSystems, FramePicker, HumanStudy, study_results, take_answers
 
@@ -262,7 +263,7 @@ def test_an_empty_argument_is_not_the_working_folder(args, capsys, tmp_path, mon
     monkeypatch.chdir(pictures(tmp_path / "here"))
     before = sorted(Path().rglob("*"))
     assert main(args) == 1
-    assert "nothing is given for" in complaint(capsys) and sorted(Path().rglob("*")) == before
+    assert "an empty argument stands after" in complaint(capsys) and sorted(Path().rglob("*")) == before
 
 
 def test_closed_streams(tmp_path, monkeypatch):
@@ -491,7 +492,7 @@ def test_a_run_json_without_its_judge(tmp_path):
 def test_an_enormous_recipe_in_run_json_takes_no_memory(run):
     recipe = run.about["recipe"] | {"width": 20_000}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(RunError, match="run.json.*many times as large"):
+    with pytest.raises(RunError, match="run.json.*networks of more than"):
         changed(run, recipe=recipe).system()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
 
@@ -833,7 +834,7 @@ def test_some_malformed_inputs(tmp_path, capfd):
     fuzz = harness("fuzz")
 
     def clean():
-        counts = fuzz.fuzz(66, seed=1, work=tmp_path)
+        counts = fuzz.fuzz(100, seed=1, work=tmp_path)
         print(fuzz.table(counts))
         return {what for _, what in counts} <= {"fine", "clean"}
 
@@ -843,6 +844,108 @@ def test_some_malformed_inputs(tmp_path, capfd):
 def test_a_dozen_kills(tmp_path):
     faults = harness("faults")
     in_a_clean_process(lambda: not faults.faults(12, 1, ("toon2real",), tmp_path)["wrong"])
+
+
+# --- before anything is made, and in the words of who asked
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["--width", "100000"], "width=100000"),
+        (["--batch", "100000"], "batch=100000, but the larger domain has 2 pictures"),
+    ],
+)
+def test_numbers_that_no_training_can_have(options, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "c"), pictures(tmp_path / "p")
+    args = ["train", "--cartoon", "c", "--photo", "p", "--run", "r", "--device", "cpu", "toon2real", *SMALL, *options]
+    assert main(args) == 1
+    assert told in complaint(capsys) and not Path("r").exists()
+
+
+def test_values_that_cannot_be_name_their_field(tmp_path):
+    for make, told in (
+        (lambda: toon2real.replace(batch="2"), "batch is '2'"),
+        (lambda: toon2real.replace(side=64.0), "side is 64.0"),
+        (lambda: toon2real.replace(side=8), "side=8"),
+        (lambda: patchwise.replace(side=8), "side=8"),
+        (lambda: toon2real.replace(pool=100_000_000), "pool=100000000"),
+        (lambda: Options(samples=2.5), "samples is 2.5"),
+        (lambda: Options(save_minutes="x"), "save_minutes is 'x'"),
+        (lambda: save_weights(tmp_path / "w", toon2real.tiny(width=4, blocks=1).build(), modules=("nope",)), "nope"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            make()
+    assert not (tmp_path / "w").exists()
+
+
+def test_empty_and_halved_arguments_in_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(pictures(tmp_path / "here"))
+    recipe, pixels = toon2real.tiny(width=4, blocks=1), np.zeros((2, 72, 72, 3), np.uint8)
+    for call in (
+        lambda: Trainer(recipe, "", pixels, run="r"),
+        lambda: Trainer(recipe, pixels, pixels, run=""),
+        lambda: Translator.load(""),
+        lambda: Run(""),
+    ):
+        with pytest.raises(ValueError, match="'' names no file"):
+            call()
+    for val in ("cartoon", (pixels,)):
+        with pytest.raises(ValueError, match="val is no pair"):
+            Trainer(recipe, pixels, pixels, run="r", val=val)
+    assert not Path("r").exists()
+
+
+@pytest.mark.parametrize(
+    "args, told",
+    [
+        (["curate", "c.sqlite", "--group", "(("], "group='(('"),
+        (["curate", "c.sqlite", "--shard", "x"], "shard=x"),
+        (["curate", "c.sqlite", "--every", "nan"], "every=nan"),
+        (["photos", "--n", "-1"], "n=-1"),
+        (["photos", "--side", "0"], "side=0"),
+        (["translate", "toon2real", "0.png", "--out", "o", "--steady", "nan"], "steady=nan"),
+        (["translate", "toon2real", "0.png", "--out", "o.gif"], "o.gif: one picture can be called"),
+        (["translate", "toon2real", "0.png", "0.png", "--out", "o.png"], "or a folder for several"),
+    ],
+)
+def test_options_are_checked_where_nothing_asks_for_them_yet(args, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLICKR_API_KEY", "0123456789abcdef0123456789abcdef")
+    monkeypatch.chdir(pictures(tmp_path / "here"))
+    assert main(args) == 1
+    assert told in complaint(capsys) and not list(Path().glob("o*"))
+
+
+def test_pictures_of_other_kinds_are_counted(weights, capsys, tmp_path):
+    src = pictures(tmp_path / "in")
+    for name in ("a.heic", "b.HEIC", "c.svg", "notes.txt"):
+        (src / name).touch()
+    for args in (
+        ["translate", weights, str(src), "--out", str(tmp_path / "o")],
+        ["curate", str(tmp_path / "c.sqlite")],
+    ):
+        assert main([*args, *(["--sources", str(src)] if args[0] == "curate" else ["--device", "cpu"])]) == 0
+        assert "left out (2 .heic, 1 .svg)" in complaint(capsys)
+
+
+def test_the_name_of_a_run_does_not_steer_the_terminal(capsys, tmp_path):
+    pictures(tmp_path / "c", side=72), pictures(tmp_path / "p", side=72)
+    run = tmp_path / "esc\x1b[31m"
+    args = ["train", "--cartoon", str(tmp_path / "c"), "--photo", str(tmp_path / "p"), "--run", str(run)]
+    assert main([*args, "--device", "cpu", "toon2real", *SMALL]) == 0
+    assert main(["train", "--resume", str(run)]) == 0
+    said = "".join(capsys.readouterr())
+    assert "all 1 epochs are trained" in said and "\x1b" not in said
+
+
+def test_a_failed_allocation_says_what_to_do(capsys, monkeypatch):
+    def fail(*_):
+        torch.empty(1 << 50)
+
+    monkeypatch.setattr("toon2real.cli._run", fail)
+    assert main(["translate"]) == 1
+    assert "not enough memory" in complaint(capsys)
 
 
 # --- what is written replaces no input

@@ -30,7 +30,7 @@ from fastcore.basics import listify, patch
 from PIL import Image
 from tqdm.auto import tqdm
 from .films import FILM_SUFFIXES, FilmError, decode, open_film, picture, timecode
-from .images import IMAGE_SUFFIXES, ImageError, in_background, open_image, walk
+from .images import IMAGE_SUFFIXES, ImageError, in_background, open_image, tell_unreadable, walk
 from .scores import LONG, NEIGHBOURS, REACH, THUMB, TILE, Thresholds, blend, cuts, look
 
 # %% ../nbs/08_catalogue.ipynb #ace6a172
@@ -204,7 +204,9 @@ def _files(source: Path, notes: list) -> list[Path]:
     if not source.is_dir():
         raise CurateError(f"{source}: no such file or folder: check the path")
     before, found = len(notes), []
-    for path in walk(source, lambda name, why: notes.append(_note(name, "broken", why))):
+    paths = list(walk(source, lambda name, why: notes.append(_note(name, "broken", why))))
+    tell_unreadable(source, paths)
+    for path in paths:
         if path.suffix.lower() in FILM_SUFFIXES | IMAGE_SUFFIXES:
             if why := _odd(path):
                 notes.append(_note(path, "broken", why))
@@ -596,7 +598,7 @@ def forget(
 ):
     "Take a film with its frames and decisions out of the catalogue, for good or to read it in another way"
     if film not in self.films().index:
-        raise CurateError(f"film {film}: not in {self.path}; `films()` lists them")
+        raise CurateError(f"film {film}: not in {self.path}; they are listed by `films()` (--films)")
     with self.db:
         for query in ("frames WHERE film", "decisions WHERE film", "films WHERE id"):
             self.db.execute(f"DELETE FROM {query}=?", (film,))

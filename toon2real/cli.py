@@ -3,6 +3,7 @@
 import importlib
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -126,13 +127,13 @@ def train_class():
                 return _stop(self.stop)
             trainer = _trainer(self, command)
             if trainer.first:
-                print(f"{trainer.recipe}\n{trainer.cartoon}\n{trainer.photo}")
-                print(f"{trainer.device}, {trainer.options.precision} -> {trainer.run.path}")
+                _say(f"{trainer.recipe}\n{trainer.cartoon}\n{trainer.photo}")
+                _say(f"{trainer.device}, {trainer.options.precision} -> {trainer.run.path}")
             run = trainer.fit(self.until)
             if trainer.state == "stopped" or not trainer.first:
                 return
-            print(f"{run}\nsamples: {run.path / 'samples'}")
-            print(f"next: toon2real translate {run.path} PICTURE_OR_FOLDER --out FOLDER")
+            _say(f"{run}\nsamples: {run.path / 'samples'}")
+            _say(f"next: toon2real translate {run.path} PICTURE_OR_FOLDER --out FOLDER")
 
     return Train
 
@@ -143,10 +144,10 @@ def _stop(path: Path):
 
     run = Run(path)
     run.stop()
-    print(f"asked {path} to stop after the step under way", flush=True)
+    _say(f"asked {path} to stop after the step under way")
     while run.running:
         time.sleep(0.2)
-    print(f"stopped at step {run.checkpoint_steps[-1]}: continue with {run.refresh().how_to_go_on}")
+    _say(f"stopped at step {run.checkpoint_steps[-1]}: continue with {run.refresh().how_to_go_on}")
 
 
 def _trainer(train, command: list[str]):
@@ -330,10 +331,10 @@ def report(
 
     check_output(out / "report.html", ".html", MARK)
     comparison = gather(runs, **asdict(on), until=until)
-    print(f"figures:   {out / 'figures'}", flush=True)
+    _say(f"figures:   {out / 'figures'}")
     paper_figures(comparison, out / "figures")
     made = page(comparison, out / "report.html")
-    print(f"report:    {made}", flush=True)
+    _say(f"report:    {made}")
     return made
 
 
@@ -395,8 +396,9 @@ def _complain(message):
 
 def _reason(error: Exception) -> str:
     "What an error says; one of the system's gets a remedy"
-    if isinstance(error, MemoryError):
-        return f"not enough memory ({error}): ask for less at once, or end other programs"
+    if isinstance(error, MemoryError) or re.search("alloc|out of memory", str(error)):
+        remedy = "ask for less at once (side, width, batch, pool, tile), or end other programs"
+        return f"not enough memory ({error}): {remedy}"
     if not isinstance(error, OSError) or error.errno is None:
         return str(error) or type(error).__name__
     return f"{error}: check the path, its permissions and the free space, or choose another place"
@@ -405,9 +407,9 @@ def _reason(error: Exception) -> str:
 def _refuse_empty(args: list[str]):
     "An empty word would mean the working folder, but for texts, which may be empty"
     words = [part for word in args for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    for before, word in zip(["an argument", *words], words):
+    for before, word in zip(["the command", *words], words):
         if not word and before not in ("--licence", "--author", "--link"):
-            raise ValueError(f"nothing is given for {before}: name it, or leave it out")
+            raise ValueError(f"an empty argument stands after {before}: give it a value, or leave it out")
 
 
 def _end(number, frame):

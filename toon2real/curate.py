@@ -126,7 +126,9 @@ def split(
 @patch
 def _split_frames(self: Catalogue, df: pd.DataFrame, val: float, seed: int, again: bool):
     if (df.kind != "stills").any():
-        raise CurateError("by='frame' is for stills: neighbouring frames of a film would stand on both sides")
+        raise CurateError(
+            "--independent (by='frame') is for stills: neighbouring frames of a film would stand on both sides"
+        )
     splits = ["val" if _draw(seed, key) < val else "train" for key in df.source + df.name]
     with self.db:
         query = "UPDATE frames SET split=? WHERE id=?" + ("" if again else " AND split=''")
@@ -139,7 +141,7 @@ def _split_films(self: Catalogue, df: pd.DataFrame, val: float, seed: int, again
     films = films[films.kept > 0]
     if val and len(films) < 2:
         what = f"{len(films)} film{'s' if len(films) != 1 else ''} with kept frames in {self.path}"
-        remedy = "name the films of a folder of stills with `group`, or use by='frame' for independent stills"
+        remedy = "name those of a folder of stills by --group, or split independent stills by --independent"
         raise CurateError(f"{what}: a split by film needs two or more. Add films, or {remedy}")
     if again:
         films["split"] = ""
@@ -214,9 +216,11 @@ def _check_export(self: Catalogue, df: pd.DataFrame, films: pd.DataFrame):
     "`CurateError` if these frames cannot be exported"
     self._check_paths()
     if not len(df):
-        raise CurateError(f"{self.path}: no frame is kept: `counts()` tells which filter marks them")
+        raise CurateError(
+            f"{self.path}: no frame is kept: change the thresholds; a sheet (--sheet) shows what each marks"
+        )
     if df[df.kind == "film"].groupby("film").split.nunique().gt(1).any():
-        raise CurateError("a film stands in two splits: call `split(again=True)`")
+        raise CurateError("a film stands in two splits: split anew (--resplit)")
     for i, rows in df.groupby("film"):
         film = films.loc[i]
         if not _same(film, rows):
@@ -406,16 +410,17 @@ def _write(self: Curation, cat: Catalogue):
     if self.reasons:
         df = cat.frames()
         write_atomic(self.reasons, df.drop(columns=["hash", "stamp"]).to_csv().encode())
-        print(f"{self.reasons}: scores and reasons of {len(df)} frames")
+        print(printable(f"{self.reasons}: scores and reasons of {len(df)} frames"))
     if self.sheet:
-        print(_sheets(cat, self.sheet))
+        print(printable(_sheets(cat, self.sheet)))
     if self.pick:
         from toon2real.likeness import pick_page  # a room above this one, asked for by the command alone
 
-        print(*pick_page(cat, self.pick, self.target), sep="\n")
+        print(*map(printable, pick_page(cat, self.pick, self.target)), sep="\n")
     if self.export:
         splits = cat.export(self.export, self.side, self.how, progress=self.progress).split.value_counts()
-        print(f"{self.export}: {', '.join(f'{n} {name}' for name, n in splits.items())}, manifest.csv")
+        counts = ", ".join(f"{n} {name}" for name, n in splits.items())
+        print(printable(f"{self.export}: {counts}, manifest.csv"))
 
 
 @patch
@@ -433,7 +438,7 @@ def _tell(cat: Catalogue, films: bool = False):
     "Print what a catalogue holds"
     known = cat.films()
     status = ", ".join(f"{n} {name}" for name, n in known.status.value_counts().items())
-    print(f"{cat.path}: {len(known)} films ({status})")
+    print(printable(f"{cat.path}: {len(known)} films ({status})"))
     usual, own = vars(Thresholds()), vars(cat.thresholds)
     if changed := [f"{name} {value} (usually {usual[name]})" for name, value in own.items() if value != usual[name]]:
         print(printable(f"thresholds: {', '.join(changed)}"))

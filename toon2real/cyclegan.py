@@ -36,6 +36,9 @@ class CycleGANRecipe(Recipe):
     def __post_init__(self):
         super().__post_init__()
         self.at_least(0, "blocks", "cycle", "identity", "pool")
+        self.at_least(24, "side")  # what a PatchGAN needs
+        if self.pool > 10_000:
+            self.refuse("pool", "its pictures stay in memory: 50 are usual, and 10,000 are the most")
         if self.norm not in PatchGAN.norms:
             self.refuse("norm", 'a discriminator has "in", "sn" or "sn+in"')
 

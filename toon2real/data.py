@@ -26,7 +26,7 @@ from fastcore.basics import patch
 from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
-from .images import ImageError, WriteError, atomic, list_images, open_image, resize, write_atomic
+from .images import ImageError, WriteError, atomic, given_path, list_images, open_image, resize, write_atomic
 from .images import check_range, in_background, printable, to_float
 from .scenes import check_scene, scene
 
@@ -222,7 +222,7 @@ def _stat(path: Path) -> tuple[int, int]:
 def _files(source, side: int, cache) -> _Pile:
     "A folder (`source` is one path), or a list of files"
     if isinstance(source, str | os.PathLike):
-        base = Path(source).expanduser().resolve()
+        base = given_path(source).expanduser().resolve()
         paths = list_images(base)
         label = printable("/".join(base.parts[-2:]))
         key = None
@@ -463,6 +463,8 @@ def _check(cartoon: Domain, photo: Domain, side: int, batch: int, rank: int, wor
             why = f"{domain.label} is stored at {domain.side} pixels, crops of {side} cannot be cut from it"
             raise DataError(f"{why}: open it with side=load_side({side})={load_side(side)}, or {side}")
     check_range(1, side=side, batch=batch)
+    if batch > (most := max(len(cartoon), len(photo))):
+        raise DataError(f"batch={batch}, but the larger domain has {most} pictures: use a smaller batch")
     if not 0 <= rank < world or batch % world:
         remedy = "ranks go from 0 to world - 1, and batch must be a multiple of world"
         raise DataError(f"batch={batch}, rank={rank}, world={world}: {remedy}")

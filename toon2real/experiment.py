@@ -117,18 +117,19 @@ def _pictures(run: Run, kind: str, given=None) -> np.ndarray:
     if "data" not in run.about:
         raise RunError(f"{run.path / 'run.json'} lacks data: bring back a copy of it")
     data = run.about["data"]
+    give = f"give others by --{kind} FOLDER (in Python {kind}=)"
     recorded = data.get(f"val_{kind}", data[kind])
     source = recorded["source"] if given is None else given
     if source is None:
-        raise RunError(f"{run.path} was trained on arrays, not on folders: pass {kind}=")
+        raise RunError(f"{run.path} was trained on arrays, not on folders: {give}")
     try:
         domain = Domain.open(source, run.recipe.side, progress=False)
     except (ValueError, OSError) as e:
-        raise RunError(f"the {kind}s of {run.path} cannot be read ({e}): pass {kind}=") from e
+        raise RunError(f"the {kind}s of {run.path} cannot be read ({e}): {give}") from e
     if given is None and held_out(run) and domain.hash != recorded["hash"] and not _drawn(run):
         raise RunError(
             f"{source} holds other {kind}s now ({len(domain)}) than when {run.path} was trained "
-            f"({recorded['images']}): restore them, or pass {kind}="
+            f"({recorded['images']}): restore them, or {give}"
         )
     return domain.images
 

@@ -285,7 +285,8 @@ def _allowed(self: Judge, n: int | None, others: ImageSet | None) -> int:
     n = most if n is None else n
     if not 4 <= n <= most:
         have = ", ".join(f"{name} {count}" for name, count in self.available.items())
-        raise ValueError(f"n={n}: between 4 and {most} ({have}; the floor needs 2n target images, or others)")
+        need = f"every set needs 4 images or more, the floor twice as many targets, and there are {have}"
+        raise ValueError(f"n={n}: {need}" + (f": use 4 to {most}" if most >= 4 else ": give more"))
     return n
 
 

@@ -6,9 +6,10 @@ Docs: https://toon2real.github.io/toon2real/images.html.md"""
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'MAX_PIXELS', 'MAX_BYTES', 'LUMA', 'ImageError', 'printable', 'check_range', 'check_choice',
-           'open_regular', 'upright', 'open_image', 'walk', 'list_images', 'check_pixels', 'check_tensor', 'to_float',
-           'to_tensor', 'to_uint8', 'to_pil', 'resize', 'grid', 'jpeg_bytes', 'png_bytes', 'WriteError', 'atomic',
-           'write_atomic', 'utf8', 'check_output', 'check_shape', 'read_json', 'in_background', 'show']
+           'open_regular', 'upright', 'open_image', 'tell_unreadable', 'given_path', 'walk', 'list_images',
+           'check_pixels', 'check_tensor', 'to_float', 'to_tensor', 'to_uint8', 'to_pil', 'resize', 'grid',
+           'jpeg_bytes', 'png_bytes', 'WriteError', 'atomic', 'write_atomic', 'utf8', 'check_output', 'check_shape',
+           'read_json', 'in_background', 'show']
 
 # %% ../nbs/00_images.ipynb #b52f3dce
 import io
@@ -19,8 +20,9 @@ import re
 import stat
 import sys
 import time
+import warnings
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -182,6 +184,30 @@ def open_image(
             raise ImageError(_why(e, head), name) from e
 
 # %% ../nbs/00_images.ipynb #01b70d51
+_OTHERS = ".heic .heif .jxl .svg .psd .tga .exr .hdr .dng .cr2 .cr3 .nef .arw .orf .rw2"
+_UNREADABLE = frozenset(_OTHERS.split())
+
+
+def tell_unreadable(
+    folder,
+    paths: Iterable[Path],  # that lie in it
+):
+    "A warning that counts pictures of kinds that cannot be read here"
+    kinds = Counter(path.suffix.lower() for path in paths)
+    told = ", ".join(f"{kinds[suffix]} {suffix}" for suffix in sorted(kinds) if suffix in _UNREADABLE)
+    if told:
+        warnings.warn(
+            f"{folder}: pictures that cannot be read here are left out ({told}): save them as PNG", stacklevel=3
+        )
+
+
+def given_path(path) -> Path:
+    "`path` as a `Path`; an empty one, which would be the working folder, is a ValueError"
+    if path == "":
+        raise ValueError("'' names no file or folder: give its path, or '.' for the working folder")
+    return Path(path)
+
+
 def walk(
     folder: Path,
     unreadable: Callable,  # called with a subfolder that cannot be read, and with what to say of it
@@ -219,11 +245,13 @@ def list_images(
             raise ImageError(reason, name)
         skipped.append((Path(name), f"{name}: {reason}"))
 
-    folder = Path(folder)
+    folder = given_path(folder)
     if not folder.is_dir():
         file = "this is a file, not a folder: pass the folder that holds it"
         raise ImageError(file if folder.exists() else "no such folder: check the path", folder)
-    found = [path for path in walk(folder, unreadable) if path.suffix.lower() in suffixes]
+    paths = list(walk(folder, unreadable))
+    tell_unreadable(folder, paths)
+    found = [path for path in paths if path.suffix.lower() in suffixes]
     if not found:
         raise ImageError(f"no images here or below: looked for {' '.join(sorted(suffixes))}", folder)
     return sorted(found, key=lambda path: _natural(path.relative_to(folder)))

@@ -50,11 +50,11 @@ class WeightsMissing(RuntimeError):
     "No usable Inception weights. The message says where was looked and what to do."
 
     def __init__(self, message: str):
-        super().__init__(f"""{message}
-What to do: fetch it once, on a machine with internet,
-  python -c "import torch; torch.hub.load_state_dict_from_url('{_URL}', check_hash=True)"
-which leaves it at {_hub_file()}; or set TOON2REAL_INCEPTION=/path/to/{OFFICIAL},
-or pass weights='/path/to/{OFFICIAL}'""")
+        fetch = f"import torch; torch.hub.load_state_dict_from_url('{_URL}', check_hash=True)"
+        there = f"which leaves it at {_hub_file()}"
+        other = f"set TOON2REAL_INCEPTION=/path/to/{OFFICIAL}, or pass weights='/path/to/{OFFICIAL}'"
+        remedy = f'fetch it once, on a machine with internet (python -c "{fetch}"), {there}; or {other}'
+        super().__init__(f"{message} What to do: {remedy}")
 
 
 def _hub_file() -> Path:

@@ -44,6 +44,7 @@ class PatchwiseRecipe(Recipe):
     def __post_init__(self):
         super().__post_init__()
         self.at_least(1, "blocks", "patches")
+        self.at_least(24, "side")  # what a PatchGAN needs
         self.at_least(0, "contrast", "contrast_same", "identity", "average")
         if self.norm not in PatchGAN.norms:
             self.refuse("norm", 'a discriminator has "in", "sn" or "sn+in"')

@@ -32,7 +32,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from . import __version__
 from .curate import MANIFEST_COLUMNS
-from .images import ImageError, open_image, printable, write_atomic
+from .images import ImageError, check_range, open_image, printable, write_atomic
 
 # %% ../nbs/11_photos.ipynb #3b38390a
 class PhotoError(ValueError):
@@ -559,6 +559,7 @@ def download(
     progress: bool = True,
 ) -> Report:
     "Fill a folder with photographs. Safe to kill and start again. `PhotoError` if Flickr cannot be used."
+    check_range(1, n=n, side=side)
     flickr = flickr or Flickr()
     report = Report(Path(folder))
     with _album(report.folder) as album:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .images import LUMA, WriteError, grid, jpeg_bytes, write_atomic
+from .images import LUMA, WriteError, grid, jpeg_bytes, printable, write_atomic
 from .runs import RunError, data_uri
 
 # %% ../nbs/27_progress.ipynb #59432d6d
@@ -244,7 +244,9 @@ class _Bar(Callback):
         batch = trainer.recipe.batch
         seconds = 0.5 if os.isatty(2) else 30
         counts = dict(total=trainer.until * trainer.pairs.steps * batch, initial=trainer.step * batch)
-        self.bar = tqdm(desc=trainer.run.name, unit="pair", mininterval=seconds, dynamic_ncols=True, **counts)
+        self.bar = tqdm(
+            desc=printable(trainer.run.name), unit="pair", mininterval=seconds, dynamic_ncols=True, **counts
+        )
 
     def losses(self, trainer):
         status = trainer.status()

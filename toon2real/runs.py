@@ -40,6 +40,7 @@ from toon2real.images import (
     WriteError,
     check_choice,
     check_shape,
+    given_path,
     jpeg_bytes,
     open_image,
     open_regular,
@@ -97,6 +98,9 @@ def save_weights(
     **about,
 ):
     "The modules that translation needs, with the recipe and whatever `about` says, in one safetensors file"
+    known = [name for name, _ in system.named_children()]
+    for name in modules or ():
+        check_choice(known, modules=name)
     tensors = _state(system, modules or system.generators)
     write_atomic(path, _pack(tensors, system.recipe, dtype, **about))
 
@@ -147,7 +151,7 @@ def _no_way_back(path: Path, r: torch.Tensor):
 
 # %% ../nbs/21_runs.ipynb #1dc3317c
 @contextmanager
-def _at_most(numbers: int):
+def at_most(numbers: int):
     "Networks that are built in this block may have so many parameters: more is an error before memory is taken"
     left = numbers
 
@@ -155,7 +159,7 @@ def _at_most(numbers: int):
         nonlocal left
         left -= 0 if parameter is None else parameter.numel()
         if left < 0:
-            raise ValueError("the recipe asks for networks that are many times as large")
+            raise ValueError(f"the recipe asks for networks of more than {numbers:,} numbers")
 
     hook = register_module_parameter_registration_hook(count)
     try:
@@ -167,7 +171,7 @@ def _at_most(numbers: int):
 def _built(recipe: dict, shapes: dict) -> tuple[System, tuple[str, ...]]:
     "The system of a recipe, and which of its modules have these weights; ValueError where they do not fit"
     numbers = sum(math.prod(shape) for shape in shapes.values())
-    with _at_most(20 * numbers + 1_000_000):  # fresh discriminators may have many times what one small generator has
+    with at_most(20 * numbers + 1_000_000):  # fresh discriminators may have many times what one small generator has
         system = recipe_from_dict(recipe).build()
     kept = {name.split(".")[0] for name in shapes}
     modules = system.to_photo_modules if kept == set(system.to_photo_modules) else system.generators
@@ -258,7 +262,7 @@ class Run:
     "A training on disk, for reading (`Run(path)`) and, by the trainer, for writing (`Run.create`)"
 
     def __init__(self, path: Path):
-        self.path = Path(path)
+        self.path = given_path(path)
         file = self.path / "run.json"
         try:
             self.about = _read_about(file)
@@ -338,7 +342,7 @@ def how_to_go_on(self: Run) -> str:
 def create(cls: Run, path: Path, recipe: Recipe, system: System = None, **about) -> Run:
     "A new run, with a checkpoint of `system` before its first step; RunError if there is one already"
     run = cls.__new__(cls)
-    run.path = path = Path(path)
+    run.path = path = given_path(path)
     _check_name(path)
     _refuse_taken(path)
     with run.locked():
@@ -778,7 +782,7 @@ def build(self: Run) -> System:
     files = [file for folder in ("weights", "checkpoints") for file in self.path.glob(f"{folder}/*.safetensors")]
     held = max((file.stat().st_size for file in files), default=0)
     try:
-        with _at_most(20 * held + 100_000_000):
+        with at_most(20 * held + 100_000_000):
             return self.recipe.build()
     except ValueError as e:
         raise RunError(f"{self.path / 'run.json'}: {e}") from e

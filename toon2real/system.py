@@ -29,6 +29,12 @@ from .data import Batch, random_state
 from .images import check_shape
 
 # %% ../nbs/16_system.ipynb #5cb2b8db
+def _kinds(cls: type) -> dict:
+    "The shape of a recipe's numbers: as `images.check_shape` takes it, by the fields' defaults"
+    kinds = {int: int, float: (int, float), str: str, tuple: (list, tuple)}
+    return {f"{field.name}?": kinds.get(type(field.default), object) for field in dataclasses.fields(cls)}
+
+
 @dataclass(frozen=True)
 class Recipe:
     "Every number of a training, and nothing else"
@@ -46,6 +52,7 @@ class Recipe:
     _tiny = dict(side=64, width=16, epochs=4, decay_epochs=4)
 
     def __post_init__(self):
+        check_shape(vars(self), _kinds(type(self)), type(self).__name__)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, (int, float)) and not abs(value) < 2**63:  # so NaN is refused
@@ -112,12 +119,6 @@ def _subclasses(cls: type):
     yield cls
     for child in cls.__subclasses__():
         yield from _subclasses(child)
-
-
-def _kinds(cls: type) -> dict:
-    "The shape of a recipe's numbers: as `images.check_shape` takes it, by the fields' defaults"
-    kinds = {int: int, float: (int, float), str: str, tuple: (list, tuple)}
-    return {f"{field.name}?": kinds.get(type(field.default), object) for field in dataclasses.fields(cls)}
 
 
 def recipe_from_dict(d: dict) -> Recipe:

@@ -29,7 +29,7 @@ from .data import Domain, Pairs, choose, load_side
 from .engine import choose_precision, settle_threads
 from .features import best_extractor
 from .fid import judge_of
-from .images import check_range, to_tensor, to_uint8
+from .images import check_range, check_shape, printable, to_tensor, to_uint8
 from toon2real.progress import (
     Diverged,
     Meter,
@@ -41,7 +41,16 @@ from toon2real.progress import (
     in_words,
     luma_correlation,
 )
-from .runs import Run, RunError, as_kept, environment, load_weights, translate_all, translate_samples
+from toon2real.runs import (
+    Run,
+    RunError,
+    as_kept,
+    at_most,
+    environment,
+    load_weights,
+    translate_all,
+    translate_samples,
+)
 from toon2real.system import (
     Recipe,
     System,
@@ -73,6 +82,8 @@ class Options:
 
     def __post_init__(self):
         counts = "samples", "sample_every", "weights_every", "save_every", "evaluate_every"
+        whole = dict.fromkeys([*counts, "evaluate_n"], (int, type(None)))
+        check_shape(vars(self), whole | {"save_minutes": (int, float)}, "Options")
         check_range(1, **{name: getattr(self, name) for name in counts})
         check_range(0, save_minutes=self.save_minutes)
         check_range(4, evaluate_n=self.evaluate_n)
@@ -132,7 +143,7 @@ class Trainer:
         **options,  # see `Options`
     ):
         self.run = None
-        system = system.build() if isinstance(system, Recipe) else system
+        system = _built(system) if isinstance(system, Recipe) else system
         self._prepare(system, cartoon, photo, val, device, Options(**options), progress, callbacks)
         if init_from is not None:
             self._init_from(init_from)
@@ -146,6 +157,15 @@ class Trainer:
         return min(self.step // self.pairs.steps + 1, self.until)
 
 # %% ../nbs/28_training.ipynb #70a6a566
+def _built(recipe: Recipe) -> System:
+    "The system of a recipe; ValueError where no machine would train it"
+    try:
+        with at_most(2_000_000_000):
+            return recipe.build()
+    except ValueError as e:
+        raise ValueError(f"{recipe}: {e}: use a smaller width, or fewer blocks") from e
+
+
 @patch
 def _create(self: Trainer, path, init_from):
     "Begin the run"
@@ -185,6 +205,8 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
         weights_every=options.weights_every or max(1, recipe.total_epochs // 20),
     )
     self.cartoon, self.photo = (Domain.open(pictures, load_side(recipe.side)) for pictures in (cartoon, photo))
+    if val is not None and (isinstance(val, str) or len(val) != 2):
+        raise ValueError("val is no pair: give the held-out pictures as val=(cartoon, photo)")
     self.val = None if val is None else tuple(Domain.open(pictures, recipe.side) for pictures in val)
     self.judge = None
     if options.evaluate_every:
@@ -232,7 +254,8 @@ def _choose_samples(self: Trainer):
 def _seat_judge(self: Trainer):
     "Who judges, on the held-out pictures"
     if self.val is None:
-        raise ValueError("evaluate_every needs held-out pictures: pass val=(cartoon, photo), or leave it out")
+        give = "give --val-cartoon and --val-photo (in Python val=(cartoon, photo))"
+        raise ValueError(f"evaluate_every needs held-out pictures: {give}, or leave it out")
     cartoons, photos = (domain.images for domain in self.val)
     extractor = best_extractor(self.options.extractor, device=self.device)
     self.judge = judge_of(cartoons, photos, self.photo.source, self.options.evaluate_n, extractor=extractor)
@@ -557,7 +580,7 @@ def _say(self: Trainer, text: str):
     "A line for people, in a notebook or a terminal that may be gone"
     if self.progress:
         with suppress(OSError):
-            print(text, flush=True)
+            print(printable(text, "\n"), flush=True)
 
 
 @patch

@@ -47,6 +47,7 @@ from toon2real.images import (
     check_pixels,
     check_range,
     check_tensor,
+    given_path,
     list_images,
     open_image,
     printable,
@@ -382,6 +383,7 @@ def find_weights(source) -> Path:
     "hf://owner/repository/file" is fetched from the Hugging Face Hub. RunError lists where it was looked for."""
     if str(source).startswith(HUB):
         return _from_hub(str(source))
+    given_path(source)
     shipped = SHIPPED / Path(source).name
     if shipped.is_dir() and str(source) == shipped.name and not (Path(source) / "run.json").exists():
         return shipped
@@ -641,6 +643,11 @@ def _video_result(src: Path, dst: Path, overwrite: bool) -> Path:
     return dst
 
 # %% ../nbs/26_translate.ipynb #27bf4813
+def _check_steady(steady: float):
+    if not 0 <= steady < 1:
+        raise ValueError(f"steady={steady}, but it is from 0 to less than 1")
+
+
 _CUT = 24  # of 255 levels: more change than that from one frame to the next, on average, begins a shot
 
 
@@ -670,8 +677,7 @@ def video(
 ) -> VideoReport:
     """Translate a video, frame by frame. `FilmError` if it cannot be read at all; what breaks off midway is kept as far
     as it goes, with a warning."""
-    if not 0 <= steady < 1:
-        raise ValueError(f"steady={steady}, but it is from 0 to less than 1")
+    _check_steady(steady)
     check_range(0, 51, crf=crf)
     src = Path(src)
     dst = _video_result(src, Path(dst), overwrite)
@@ -700,6 +706,9 @@ def _pairs(inputs: list[Path], out: Path, suffix: str | None, report: FolderRepo
     alone = len(inputs) == 1 and not os.path.isdir(inputs[0])
     if alone and out.suffix.lower() in {*_SAVE, *CONTAINERS} and not os.path.isdir(out):
         return [(inputs[0], out)]  # `out` is the name of the one result
+    if out.suffix.lower() in {*_SAVE, *CONTAINERS, *IMAGE_SUFFIXES, *FILM_SUFFIXES} and not os.path.isdir(out):
+        names = f"one picture can be called {' '.join(_SAVE)}, one film {' '.join(CONTAINERS)}"
+        raise TranslateError(f"{out}: {names}: choose such a name for one result, or a folder for several")
     _check_folder(out)
     pairs = []
     for given in inputs:
@@ -755,6 +764,7 @@ def translate_command(
     if not inputs:
         raise TranslateError("nothing to translate: name images, videos or folders")
     _check_suffix(suffix)
+    _check_steady(steady)
     todo = _plan(_pairs(inputs, out, suffix, report), overwrite, report)
     films = [pair for pair in todo if pair[0].suffix.lower() in FILM_SUFFIXES]
     translator = Translator.load(source, epoch, device, direction=direction, side=side, precision=precision, tile=tile)
