@@ -16,7 +16,7 @@ CELL = """#| hide
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install -q "{lib_name} @ git+{git_url}"
+    %pip install -q "{lib_name}[colab] @ git+{git_url}"
     from google.colab import output
 
     output.enable_custom_widget_manager()"""
