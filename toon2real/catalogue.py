@@ -50,7 +50,8 @@ class FilmReader:
     ):
         self.path, self.every, self.after, self.start = path, every, after, start
         self.problems, self.end = [], None  # what was wrong; seconds of the last frame
-        self._scaler, self._tiler = VideoReformatter(), VideoReformatter()
+        self._scaler = VideoReformatter()
+        self._tiler = VideoReformatter()
         self._tiles, self._last = [], -math.inf  # (seconds, tile) of frames around the one that is scored; its seconds
         with open_film(path) as (container, stream):
             self._ratio = stream.sample_aspect_ratio or 1
@@ -113,11 +114,14 @@ def _score(self: FilmReader, sampled: tuple) -> dict:
 def _around(self: FilmReader, now: float) -> dict:
     "The sharpest cut since the last sampled frame, and whether this one is a mixture of its neighbours"
     times, tiles = zip(*self._tiles)
-    first, here = bisect_right(times, self._last), bisect_left(times, now)
-    early, late = bisect_left(times, now - REACH), min(bisect_left(times, now + REACH), len(times) - 1)
+    first = bisect_right(times, self._last)
+    here = bisect_left(times, now)
+    early = bisect_left(times, now - REACH)
+    late = min(bisect_left(times, now + REACH), len(times) - 1)
     start = max(first - NEIGHBOURS - 1, 0)
     cut = cuts(np.stack(tiles[start : here + NEIGHBOURS + 1]))[first - start : here - start + 1]
-    self._tiles, self._last = self._tiles[max(min(early, here - NEIGHBOURS - 1), 0) :], now
+    self._tiles = self._tiles[max(min(early, here - NEIGHBOURS - 1), 0) :]
+    self._last = now
     return {"cut": float(cut.max(initial=0)), "blend": blend(tiles[early], tiles[here], tiles[late])}
 
 
@@ -203,7 +207,8 @@ def _files(source: Path, notes: list) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise CurateError(f"{source}: no such file or folder: check the path")
-    before, found = len(notes), []
+    before = len(notes)
+    found = []
     paths = list(walk(source, lambda name, why: notes.append(_note(name, "broken", why))))
     tell_unreadable(source, paths)
     for path in paths:
@@ -235,7 +240,9 @@ def _sources(sources, group: str | None, notes: list) -> tuple[list, dict]:
     except re.error as e:
         raise CurateError(f"group={group!r}: not a regular expression ({e})") from e
     files = [path for source in listify(sources) for path in _files(Path(source).resolve(), notes)]
-    films, stills, manifest = [], {}, cache(read_manifest)
+    films = []
+    stills = {}
+    manifest = cache(read_manifest)
     for path in dict.fromkeys(files):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             films.append(path)
@@ -258,7 +265,8 @@ def _share(paths, shard: tuple) -> list:
 # %% ../nbs/08_catalogue.ipynb #28dc81b6
 def fingerprint(path) -> str:
     "Content of a film: BLAKE2 of its size and of its first, middle and last mebibyte"
-    size, piece = os.path.getsize(path), 1 << 20
+    size = os.path.getsize(path)
+    piece = 1 << 20
     content = hashlib.blake2b(str(size).encode(), digest_size=16)
     whole = size <= 3 * piece
     with open(path, "rb") as file:
@@ -404,7 +412,8 @@ def _quoted(fields, table="") -> str:
 @patch
 def _upsert(self: Catalogue, table: str, key: str, row: dict):
     "Store a row; one that is there already gets these values"
-    columns, places = _quoted(row), ", ".join(f":{field}" for field in row)
+    columns = _quoted(row)
+    places = ", ".join(f":{field}" for field in row)
     update = ", ".join(f'"{field}"=excluded."{field}"' for field in row)
     with self.db:
         self.db.execute(
@@ -476,7 +485,8 @@ def _read_so_far(self: Catalogue, film: int) -> tuple:
 @patch
 def _read_film(self: Catalogue, film: sqlite3.Row, bar, notes: list):
     "Read a film on from the last frame that is stored, and say how it went"
-    before, size = bar.n, os.path.getsize(film["path"])
+    before = bar.n
+    size = os.path.getsize(film["path"])
     try:
         reader = FilmReader(film["path"], film["every"], *self._read_so_far(film["id"]))
         film = self._put_film(film["content"], film, {}, **reader.facts)
@@ -492,7 +502,8 @@ def _read_film(self: Catalogue, film: sqlite3.Row, bar, notes: list):
     except Exception as e:  # a decoder's surprise: reported, and the rest goes on
         error = f"{film['path']}: {type(e).__name__}: {e}"
     bar.update(before + size - bar.n)
-    last, status = self._one("SELECT max(time) FROM frames WHERE film=?", film["id"]), "done"
+    last = self._one("SELECT max(time) FROM frames WHERE film=?", film["id"])
+    status = "done"
     if error:
         status = "broken" if last is None else "partial"
         notes.append((film["path"], status, error))
@@ -527,7 +538,8 @@ def _stills_to_read(self: Catalogue, folder: Path, name: str, lines: dict, new: 
     query = "SELECT id, name, stamp, error, licence, author, link FROM frames WHERE film=?"
     rows = self.db.execute(query, (film,)).fetchall()
     self._note_gone(film, folder, rows, notes)
-    before, todo = {row["name"]: row for row in rows}, []
+    before = {row["name"]: row for row in rows}
+    todo = []
     for path, known in facts.items():
         row = before.get(path.name)
         if row is None or any(row[key] != known[key] for key in known):
@@ -574,7 +586,8 @@ def add(
     rest goes on. `CurateError` before anything is read if a source does not exist."""
     if not every > 0:
         raise CurateError(f"every={every}: give a number of seconds above 0")
-    notes, facts = [], {"licence": licence, "author": author, "link": link}
+    notes = []
+    facts = {"licence": licence, "author": author, "link": link}
     films, groups = _sources(sources, group, notes)
     new = {**facts, "every": every, "status": "reading"}
     films = [film for path in _share(films, shard) if (film := self._film_to_read(path, new, notes))]

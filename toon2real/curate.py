@@ -46,7 +46,8 @@ def picks(self: Catalogue) -> Picks:
     "The frames in memory; read only if the catalogue has changed"
     state = self.db.total_changes, self._one("PRAGMA data_version")
     if getattr(self, "_state", None) != state:
-        self._picks, self._state = Picks(self), state
+        self._picks = Picks(self)
+        self._state = state
     return self._picks
 
 
@@ -89,7 +90,8 @@ def _draw(seed: int, key: str) -> float:
 
 def _deal(films: pd.DataFrame, val: float, seed: int) -> pd.Series:
     "The split of each film; `films` has content, split ('' for those to be dealt) and kept (frames)"
-    split, total = films.split.copy(), films.kept.sum()
+    split = films.split.copy()
+    total = films.kept.sum()
     todo = sorted(films.index[split == ""], key=lambda i: _draw(seed, films.content[i]))
     inside = films.kept[split == "val"].sum()
     for i in todo:
@@ -241,7 +243,8 @@ def export(
 ) -> pd.DataFrame:  # the manifest
     """Write the kept frames, bars cut off, Lanczos. Files of an earlier export that are no longer kept are removed.
     `CurateError` if the folder holds anything else, or a film is gone or has changed."""
-    folder, films = Path(folder), self.films()
+    folder = Path(folder)
+    films = self.films()
     df = self.frames().query("kept").join(films.content, on="film")
     self._check_export(df, films)
     there = _there(folder)
@@ -307,7 +310,8 @@ def _numbers(words, known: pd.Index) -> list[int]:
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
         if not found:
             raise CurateError(f"{word}: give frames by their numbers, such as 7 or 4-10")
-        first, last = int(found[1]), int(found[2] or found[1])
+        first = int(found[1])
+        last = int(found[2] or found[1])
         meant = known[(known >= first) & (known <= last)].tolist()
         if not meant:
             raise CurateError(f"{word}: no such frames; their numbers stand on the sheets (--sheet)")
@@ -439,7 +443,8 @@ def _tell(cat: Catalogue, films: bool = False):
     known = cat.films()
     status = ", ".join(f"{n} {name}" for name, n in known.status.value_counts().items())
     print(printable(f"{cat.path}: {len(known)} films ({status})"))
-    usual, own = vars(Thresholds()), vars(cat.thresholds)
+    usual = vars(Thresholds())
+    own = vars(cat.thresholds)
     if changed := [f"{name} {value} (usually {usual[name]})" for name, value in own.items() if value != usual[name]]:
         print(printable(f"thresholds: {', '.join(changed)}"))
     if films:

@@ -84,7 +84,8 @@ def _trainer(recipe: Recipe, cartoon, photo, path: Path, **options) -> Trainer |
     "Who begins the run or goes on with it; None where it is complete"
     if not (path / "run.json").exists():
         return Trainer(recipe, cartoon, photo, run=path, **options)
-    run, total = Run(path), recipe.total_epochs
+    run = Run(path)
+    total = recipe.total_epochs
     if run.recipe != recipe:
         raise RunError(f"{path} holds a run of another recipe ({run.recipe}): choose another folder, or remove it")
     if len(run.history) == total and total in run.weight_epochs:
@@ -148,7 +149,8 @@ def judge_run(
     if not run.weight_epochs:
         raise RunError(f"{run.path} holds no weights yet: train it first")
     cartoons, photos = validation(run, cartoon, photo)
-    spare, extractor = run.about["data"]["photo"]["source"], best_extractor(extractor)
+    spare = run.about["data"]["photo"]["source"]
+    extractor = best_extractor(extractor)
     judge = judge_of(cartoons, photos, spare, n, seed=seed, extractor=extractor, progress=progress)
     with run.locked():
         known = set(run.judged.index) if run.same_judge(judge.about) and not again else set()
@@ -259,7 +261,8 @@ class Comparison:
         )
         if extractor == "theirs":
             judge = next((run.about["judge"] for run in self.runs if run.best is not None), {"extractor": "", "n": n})
-            extractor, n = "simple" if "simple" in judge["extractor"] else "auto", n or judge["n"]
+            extractor = "simple" if "simple" in judge["extractor"] else "auto"
+            n = n or judge["n"]
         self.cartoon, self.photo = cartoon, photo
         self.n, self.seed, self.reps, self.until, self.progress = n, seed, reps, until, progress
         self._named, self._kept = extractor, {}
@@ -301,7 +304,8 @@ class Comparison:
         "Floor, untranslated input, and each run at its best and its last epoch; `.attrs` has the terms"
         judge = self.judge
         told = next((run.about["judge"] for run in self.runs if run.same_judge(judge.about)), judge.about)
-        floor, untranslated = judge.floor | told.get("floor", {}), judge.untranslated | told["untranslated"]
+        floor = judge.floor | told.get("floor", {})
+        untranslated = judge.untranslated | told["untranslated"]
         rows = {FLOOR: floor, UNTRANSLATED: untranslated}
         for name, (run, which, epoch) in tqdm(self.shown.items(), "judging", disable=not self.progress, leave=False):
             rows[name] = self._facts(run, which, epoch) | self._metrics(run, epoch)
@@ -431,7 +435,8 @@ def _terms(self: Comparison) -> dict:
     "What the numbers of the table were measured on"
     names = "n", "seed", "reps", "metric", "main", "kid", "available"
     terms = {name: getattr(self.judge, name) for name in names}
-    side, notes = self.runs[0].recipe.side, self._remarks()
+    side = self.runs[0].recipe.side
+    notes = self._remarks()
     return terms | {"extractor": repr(self.extractor), "side": side, "until": self.until, "notes": notes}
 
 # %% ../nbs/29_experiment.ipynb #0d0f837d
@@ -472,7 +477,8 @@ DOMAINS = {
 @patch
 def _conditions(self: Comparison, run: Run) -> dict[str, str]:
     "What should be the same for all runs"
-    data, history = run.about.get("data", {}), self.history(run)
+    data = run.about.get("data", {})
+    history = self.history(run)
     hashes = {what: data[name]["hash"].removeprefix("sha256:") for name, what in DOMAINS.items() if name in data}
     conditions = {f"{what}, by content hash": told[:12] for what, told in hashes.items()} | {
         "numbers of pairs seen": f"{int(history.pairs.max()) if len(history) else 0:,}",
@@ -491,7 +497,9 @@ def missing(self: Comparison) -> list[str]:
     "What a run lacks, and the command that adds it, a sentence each"
     sentences = []
     for run, label in zip(self.runs, self.labels, strict=True):
-        path, done, total = shlex.quote(str(run.path)), len(self.history(run)), run.recipe.total_epochs
+        path = shlex.quote(str(run.path))
+        done = len(self.history(run))
+        total = run.recipe.total_epochs
         if done < total and self.until is None:
             sentences.append(f"{label} has {done} of {total} epochs: `toon2real train --resume {path}`.")
         if done and run.best is None:
@@ -525,7 +533,8 @@ def number(
     name: str,  # the column
 ) -> str:
     "A measure as every table, legend and sentence writes it: three digits, or as many as its standard error deserves"
-    value, error = row[name], row.get(f"{name} se", math.nan)
+    value = row[name]
+    error = row.get(f"{name} se", math.nan)
     if name in HIGHER:
         return f"{value:.3f}"
     if not error > 0:
@@ -662,7 +671,9 @@ def against_truth(
         raise ValueError(
             f"{images.shape} pictures and {truth.shape} truths: there must be one for each, of the same size"
         )
-    made, true, within = images.astype(np.float32), truth.astype(np.float32), (1, 2)
+    made = images.astype(np.float32)
+    true = truth.astype(np.float32)
+    within = (1, 2)
     return {
         "error": float(abs(made - true).mean()),
         "colour": float(abs(made.mean(within) - true.mean(within)).mean()),

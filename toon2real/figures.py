@@ -77,7 +77,8 @@ def one_judge(
     "Who judged the runs, if it was one and the same; `RunError` otherwise"
     first = cmp.runs[0]
     for run in cmp.runs:
-        judge, history = run.about.get("judge", {}), cmp.history(run)
+        judge = run.about.get("judge", {})
+        history = cmp.history(run)
         if not _measured(history, judge.get("metric")):
             raise RunError(
                 f"{run.path} has no judged epoch: run `toon2real evaluate {run.path}`, or train with evaluate_every="
@@ -137,7 +138,8 @@ def realism(
 ) -> Realism:
     "Mean distance of each output's features to those of its k nearest photographs"
     run = run or leader(cmp)
-    drawn, made = cmp.pictures(images), cmp.translations(run, images)
+    drawn = cmp.pictures(images)
+    made = cmp.translations(run, images)
     check_range(1, len(drawn.photos), k=k)
     pair = (features(pictures, extractor=cmp.extractor) for pictures in (made, drawn.photos))
     looks, real = (torch.as_tensor(numbers).double() for numbers in pair)
@@ -147,14 +149,16 @@ def realism(
         f"to its {k} nearest of {len(real)} {cmp.origin} photographs; "
         f"over {len(made)} {cmp.origin} cartoons, seed {cmp.seed}"
     )
-    nearest, distance = drawn.photos[near.indices[:, 0]], near.values.mean(1).numpy()
+    nearest = drawn.photos[near.indices[:, 0]]
+    distance = near.values.mean(1).numpy()
     return Realism(cmp.group(run).title, drawn.index, drawn.cartoons, made, nearest, distance, about)
 
 # %% ../nbs/31_figures.ipynb #05f13cbc
 @styled
 def teaser(looks: Realism) -> Figure:
     "Figure 1: a cartoon and its translation, the one nearest to photographs"
-    i, median = looks.distance.argmin(), np.median(looks.distance)
+    i = looks.distance.argmin()
+    median = np.median(looks.distance)
     note = f"Cartoon {looks.index[i]}, lowest distance {looks.distance[i]:.3g} (median {median:.3g}); {looks.about}."
     titles = ["(a) Cartoon scene", f"(b) {looks.title}"]
     return _sheet([[looks.input[i], looks.output[i]]], (COLUMN / 2, COLUMN / 2), titles, note)
@@ -181,7 +185,8 @@ def _pair(ax: Axes, cell: tuple[np.ndarray, tuple[int, int, int]]):
     "A picture with the place of its close-up (x, y, side), and the close-up beside it, its pixels repeated"
     pixels, (x, y, size) = cell
     height, width = pixels.shape[:2]
-    left, right = 1.03 * width, 2.03 * width
+    left = 1.03 * width
+    right = 2.03 * width
     ax.imshow(pixels, interpolation="bicubic", extent=(0, width, height, 0))
     ax.imshow(pixels[y : y + size, x : x + size], interpolation="nearest", extent=(left, right, height, 0))
     for ink, thickness in (("black", 1.8), (_BOX, 1.0)):
@@ -201,7 +206,8 @@ def comparison(
     side = drawn.cartoons.shape[1]
     crop = crop or min(side, max(24, side // 4))
     crops = [(*busiest(cartoon, crop), crop) for cartoon in drawn.cartoons]
-    columns, shown = {"Input": drawn.cartoons}, {}
+    columns = {"Input": drawn.cartoons}
+    shown = {}
     for run, label in zip(cmp.runs, cmp.labels, strict=True):
         columns[label] = cmp.translations(run, n)
         shown[label] = _shown(cmp, run)
@@ -271,7 +277,8 @@ def _in_words(group: Group, values: pd.DataFrame, metric: str) -> tuple[str, str
     title, (lowest, end) = group.title, (number({metric: each.mean()}, metric) for each in (best, last))
     if len(best) > 1:
         title = f"{title} ({len(best)} seeds)"
-        lowest, end = f"{lowest} ± {best.std():.2g}", f"{end} ± {last.std():.2g}"
+        lowest = f"{lowest} ± {best.std():.2g}"
+        end = f"{end} ± {last.std():.2g}"
     else:
         lowest += f" at epoch {epoch.item()}"
     rough = [roughness(values[run]) for run in values if values[run].count() > 1]
@@ -371,10 +378,12 @@ def _draw_path(ax: Axes, colour: str, path: pd.DataFrame, mark: str):
 
 def _draw_equal_scores(ax: Axes):
     "Lines where 0.8 y + 0.2 x is the same"
-    right, top = ax.get_xlim()[1], ax.get_ylim()[1]
+    right = ax.get_xlim()[1]
+    top = ax.get_ylim()[1]
     x, y = np.meshgrid([0, right], [0, top])
     lines = ax.contour(x, y, 0.8 * y + 0.2 * x, 7, colors=GRID, linewidths=0.7, zorder=0)
-    edge, style = 0.999 * right, {"va": "center", "fontsize": 6.5, "color": MUTED}
+    edge = 0.999 * right
+    style = {"va": "center", "fontsize": 6.5, "color": MUTED}
     for score in lines.levels:  # those whose line leaves at the right
         ax.annotate(f"{score:g}", (edge, (score - 0.2 * edge) / 0.8), (2, 0), textcoords="offset points", **style)
 
@@ -383,7 +392,8 @@ def _draw_equal_scores(ax: Axes):
 def plane(cmp: Comparison) -> Figure:
     "Distance to photographs against distance to the input, a trajectory for each run"
     metric, judge = one_judge(cmp)
-    main, to_input = judge["main"], f"{judge['main']} to input"
+    main = judge["main"]
+    to_input = f"{judge['main']} to input"
     figure, ax = _plot(cmp, to_input, f"{main} to photographs")
     for group, mark in zip(cmp.groups, cycle(_MARKS)):
         paths = [cmp.history(run)[[to_input, main, metric]].dropna() for run in group.runs]
@@ -413,7 +423,8 @@ def failures(
 ) -> Figure:
     "Figure 5: the translations farthest from photographs"
     worst = np.argsort(-looks.distance, kind="stable")[:n]
-    median, about = np.median(looks.distance), looks.about[0].upper() + looks.about[1:]
+    median = np.median(looks.distance)
+    about = looks.about[0].upper() + looks.about[1:]
     note = f"The {len(worst)} highest of {len(looks.distance)} distances (median {median:.3g}). {about}."
     rows = {"Input": looks.input, looks.title: looks.output, "Nearest photo": looks.nearest}
     side = min(((COLUMN if n < 5 else PAGE) - 0.2) / len(worst), 1.3)
@@ -426,7 +437,8 @@ def paper_figures(
     out: Path,  # folder
 ) -> list[Path]:  # figure1.png, figure1.pdf ... plane.pdf
     "Write the paper's figures; a warning tells what cannot be made. Figures 1, 2 and 5 show the run judged best"
-    star, paths = leader(cmp), []
+    star = leader(cmp)
+    paths = []
     looks = cache(partial(realism, cmp, star))
     makers = {
         "figure1": lambda: teaser(looks()),

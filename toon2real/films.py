@@ -148,7 +148,8 @@ def _counts_on(packets: np.ndarray, last: np.ndarray) -> bool:
     mark, high, low, flags, more, extra = packets[:, :6].T.astype(np.int16)  # which numpy sorts fast
     stream = (high % 32) * 256 + low
     order = np.argsort(stream, kind="stable")
-    stream, flags = stream[order], flags[order]
+    stream = stream[order]
+    flags = flags[order]
     count = flags % 16
     before = np.where(np.diff(stream, prepend=-1) > 0, last[stream], np.roll(count, 1))
     last[stream] = count

@@ -176,7 +176,8 @@ def _told_of(row, film: int, best: set) -> dict:
 
 def _pages(films: pd.DataFrame, most: int = 3000) -> list[list[int]]:
     "Films dealt to pages, in order, so that a page has at most so many frames, or one film"
-    pages, size = [[]], 0
+    pages = [[]]
+    size = 0
     for film, frames in films.frames.items():
         if pages[-1] and size + frames > most:
             pages.append([])
@@ -224,7 +225,8 @@ def pick_page(
 ) -> list[Path]:  # the pages
     "Write pages to pick frames on in any browser, from the disk; `take_picks` reads what they give back"
     picks = catalogue if isinstance(catalogue, Picks) else Picks(catalogue)
-    path, films = Path(path), picks.films()
+    path = Path(path)
+    films = picks.films()
     films = films[films.frames > 0]
     if not len(films):
         raise CurateError(f"{picks.catalogue.path}: holds no frames to pick from: add films first")

@@ -33,11 +33,13 @@ class PictureWidget(anywidget.AnyWidget):
 
     def _hear(self, _, message: dict, buffers: list):
         "A message of the browser goes to the method `hear_<kind>`; the browser is told if that fails"
-        asked, key = message.get("kind"), message.get("key")
+        asked = message.get("kind")
+        key = message.get("key")
         try:
             getattr(self, f"hear_{asked}")(message, buffers)
         except Exception as error:  # of the disk, of a picture, or of a page that is out of date
-            self.problem, self._failed = self._words(error, message), (asked, key)
+            self.problem = self._words(error, message)
+            self._failed = (asked, key)
             self.send({"kind": "failed", "asked": asked, "key": key})
         else:
             if self._failed == (asked, key):

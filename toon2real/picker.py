@@ -85,8 +85,10 @@ class FramePicker(PictureWidget):
         extractor=None,  # who looks at the shots for the order by likeness; default: the Inception of `features`
     ):
         super().__init__()
-        self.picks, self.target = Picks(catalogue), target
-        self.view, self.frames = View(), np.array([], int)
+        self.picks = Picks(catalogue)
+        self.target = target
+        self.view = View()
+        self.frames = np.array([], int)
         self.told = self.problem = ""
         self._version = self._said = 0  # of the list of frames; of what is known about them
         self._behind = []  # the view behind an opened shot
@@ -168,12 +170,14 @@ def rows(
     count: int,
 ) -> list[dict]:  # what the browser shows of each tile
     "A page of tiles"
-    frames, now = self.frames[offset : offset + count], self.picks.now
+    frames = self.frames[offset : offset + count]
+    now = self.picks.now
     table = self.picks.table(frames).assign(size=1)
     if self.by_shot:
         own = now.view[frames]
         kept = now.kept[now.view.isin(own)].groupby(now.view)
-        table["size"], table["kept"] = own.map(kept.size()), own.map(kept.sum())
+        table["size"] = own.map(kept.size())
+        table["kept"] = own.map(kept.sum())
     return [
         {
             "frame": int(row.Index),
@@ -205,7 +209,8 @@ def _decide(self: FramePicker, frames: pd.Series, keep: bool | None, whole: bool
     "Decide about frames; of `whole` shots only what the filters leave is kept. `frames`: as `_shot_of` gives them"
     if keep not in (True, False, None):
         raise CurateError(f"keep={keep!r}: it is true, false or null")
-    steps, about = 1, frames.index.to_numpy()
+    steps = 1
+    about = frames.index.to_numpy()
     if keep and whole:
         decided = about[(self.picks.now.decision[about] != "").to_numpy()]
         if len(decided):
@@ -220,7 +225,8 @@ def _decide(self: FramePicker, frames: pd.Series, keep: bool | None, whole: bool
 
 @patch
 def _changed(self: FramePicker, told: str):
-    self.told, self._said = told, self._said + 1
+    self.told = told
+    self._said = self._said + 1
     self._tell()
 
 

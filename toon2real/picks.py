@@ -23,7 +23,8 @@ from .scores import LONG, Thresholds
 def _cells(tiny: np.ndarray, width: float):
     "(pictures of a cell, pictures of it and of its neighbours, in order) of every cell"
     lines = tiny.reshape(-1, 8, 24).mean(2)
-    above, below = lines[:, :4].mean(1), lines[:, 4:].mean(1)
+    above = lines[:, :4].mean(1)
+    below = lines[:, 4:].mean(1)
     grey, slope = (np.floor(value / 2 / width).astype(int) for value in (above + below, above - below))
     cell = grey * 1000 + slope
     order = np.argsort(cell, kind="stable")
@@ -58,7 +59,9 @@ def near_pairs(
     tiny = np.asarray(tiny, np.uint8).reshape(-1, 192)
     wanted = np.full(len(hashes), among is None)
     wanted[among] = True
-    found, colours, full = [np.zeros((3, 0), int)], [np.zeros(0)], [np.zeros(0, int)]
+    found = [np.zeros((3, 0), int)]
+    colours = [np.zeros(0)]
+    full = [np.zeros(0, int)]
     for cell, around in _cells(tiny, max(colour * 255, 1)):
         cell = cell[wanted[cell]]
         for start in range(0, len(cell), 64):
@@ -82,14 +85,17 @@ def settle(
     count: int,  # pictures
 ) -> np.ndarray:  # int: -1 for a picture that stays
     "For each picture one that stays in its place; of several the one whose pair comes first"
-    instead, first, second = np.full(count, -1), pairs["first"].to_numpy(), pairs.second.to_numpy()
+    instead = np.full(count, -1)
+    first = pairs["first"].to_numpy()
+    second = pairs.second.to_numpy()
     while len(first):
         waiting = np.zeros(count, bool)
         waiting[second] = True
         stays = ~waiting[first]
         instead[second[stays][::-1]] = first[stays][::-1]
         left = (instead[first] < 0) & (instead[second] < 0)
-        first, second = first[left], second[left]
+        first = first[left]
+        second = second[left]
     return instead
 
 # %% ../nbs/09_picks.ipynb #037f6a33
@@ -112,7 +118,8 @@ def _bars(df: pd.DataFrame, thinnest: float) -> np.ndarray:
 def _without_bars(df: pd.DataFrame, thinnest: float) -> pd.DataFrame:
     "Bars that are to be cut off, and size, luma and contrast of what is left"
     bars = _bars(df, thinnest)
-    tall, wide = 1 - bars[:, 0] - bars[:, 1], 1 - bars[:, 2] - bars[:, 3]
+    tall = 1 - bars[:, 0] - bars[:, 1]
+    wide = 1 - bars[:, 2] - bars[:, 3]
     area = tall * wide
     mean = df.luma / area
     spread = np.sqrt(((df.contrast**2 + df.luma**2) / area - mean**2).clip(lower=0))
@@ -258,7 +265,8 @@ def _mark(self: Picks):
     df["shot"] = df.view - df.view.groupby(df.film).transform("first")
     df = _without_bars(df, t.bars)
     margins = _margins(df, t)
-    keep, reject = df.decision == "keep", df.decision == "reject"
+    keep = df.decision == "keep"
+    reject = df.decision == "reject"
     free = (margins[_FIRM] >= 0).all(axis=1)
     clean = ~(margins < 0).any(axis=1)
     instead, df["bits"] = self._settle(((clean | keep) & free & ~reject).to_numpy(), keep.to_numpy())
@@ -306,7 +314,8 @@ def _near(self: Picks) -> pd.DataFrame:
     if not _within(now, self.reach):
         self.reach = next(reach for reach in (*_REACHES, now) if _within(now, reach))
         self._pairs = self._find_pairs(*self.reach)
-    pairs, full = self._pairs, self._pairs.attrs["full"]
+    pairs = self._pairs
+    full = self._pairs.attrs["full"]
     pairs = pairs[(pairs.bits <= now[0]) & (pairs.colour <= now[1])]
     if len(full):
         pairs = pd.concat([pairs[~pairs.second.isin(full)], self._find_pairs(*now, full)])
@@ -318,10 +327,14 @@ def _near(self: Picks) -> pd.DataFrame:
 @patch
 def _settle(self: Picks, alive: np.ndarray, keep: np.ndarray) -> tuple:
     "(row of the frame that stays in its place or -1, bits that differ) of every frame"
-    pairs, differ = self._near(), np.zeros(len(self), int)
-    first, second = pairs["first"].to_numpy(), pairs.second.to_numpy()
+    pairs = self._near()
+    differ = np.zeros(len(self), int)
+    first = pairs["first"].to_numpy()
+    second = pairs.second.to_numpy()
     seen = alive[first] & alive[second] & ~(keep[first] & keep[second])
-    pairs, first, second = pairs[seen], first[seen], second[seen]
+    pairs = pairs[seen]
+    first = first[seen]
+    second = second[seen]
     by_hand = keep[second]
     pairs = pairs.assign(first=np.where(by_hand, second, first), second=np.where(by_hand, first, second))
     instead = settle(pairs, len(self))
@@ -363,7 +376,8 @@ def select(
     one_a_shot: bool = False,  # the preferred frame of each shot only
 ) -> np.ndarray:
     "Frame ids, in the order asked for"
-    df, chosen = self.now, self._chosen(filter, film, shot)
+    df = self.now
+    chosen = self._chosen(filter, film, shot)
     if not isinstance(order, str):
         value = pd.Series(order).reindex(df.index)
     elif order == "near":

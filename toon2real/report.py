@@ -48,7 +48,8 @@ class Standing:
     "What can be said about the order of the systems in a table of a `Comparison`"
 
     def __init__(self, table: pd.DataFrame):
-        self.metric, self.kid = table.attrs["metric"], table.attrs["kid"]
+        self.metric = table.attrs["metric"]
+        self.kid = table.attrs["kid"]
         self.input = table.loc[UNTRANSLATED]
         rows = table[table.system.notna()].replace({"system": TITLES})
         best, last = (rows[rows.which.str.contains(which)] for which in ("best", "last"))
@@ -64,7 +65,8 @@ class Standing:
         worth = self.input[self.metric]
         winners, losers = [], []
         for name in self.order:
-            mean, seeds = self.means.loc[name], (self.rows.system == name).sum()
+            mean = self.means.loc[name]
+            seeds = (self.rows.system == name).sum()
             value = number(mean, self.metric) + (f", mean of {seeds} seeds" if seeds > 1 else "")
             (winners if mean[self.metric] < worth else losers).append(f"{name} ({value})")
         start = f"At the {self.which} epochs, "
@@ -95,8 +97,10 @@ def settled(self: Standing) -> str:
         p = permutation_p(*seeds)
         doubt = f"over the seeds of {first} and {second}, p = {p:.2g} (permutation test)"
         return f"The order of the first two is {'settled' if p < 0.05 else 'not settled'}: {doubt}."
-    one, other = self.means.loc[first], self.means.loc[second]
-    gap, error = other[self.kid] - one[self.kid], math.hypot(one[f"{self.kid} se"], other[f"{self.kid} se"])
+    one = self.means.loc[first]
+    other = self.means.loc[second]
+    gap = other[self.kid] - one[self.kid]
+    error = math.hypot(one[f"{self.kid} se"], other[f"{self.kid} se"])
     if gap < 1.96 * error:
         far = number({"gap": abs(gap), "gap se": error}, "gap")
         doubt = f"by {self.kid}, {second} is {far} {'behind' if gap > 0 else 'ahead'}"
@@ -122,11 +126,14 @@ def sentences(
 # %% ../nbs/32_report.ipynb #8aa85b49
 def results(cmp: Comparison) -> dict:
     "The table of a comparison: numbers and text, its measures in the order of the page, and the best of each"
-    table, texts = cmp.table, experiment.printed(cmp.table)
-    metric, main = table.attrs["metric"], table.attrs["main"]
+    table = cmp.table
+    texts = experiment.printed(cmp.table)
+    metric = table.attrs["metric"]
+    main = table.attrs["main"]
     measures = [name for name in texts if name not in COUNTS and table[name].notna().any()]
     measures.sort(key=lambda name: (name == "paper", name in HIGHER, name != metric, name != main))
-    systems, best = table[table.system.notna()], {}
+    systems = table[table.system.notna()]
+    best = {}
     several = systems.system.nunique() > 1
     for name in measures if several else []:
         if name != "paper" and systems[name].nunique() > 1:
@@ -136,7 +143,8 @@ def results(cmp: Comparison) -> dict:
 
 def named(cmp: Comparison, run: Run) -> dict:
     "A run as the template shows it: behind a dot of its group's colour"
-    history, about = cmp.history(run), run.about
+    history = cmp.history(run)
+    about = run.about
     known = len(history) and {"pairs", "seconds"} <= set(history)
     return dict(
         label=cmp.label(run),
@@ -166,7 +174,8 @@ def svg(
     alt: str,  # what it shows, for those who cannot see it; a page has no two alike
 ) -> ElementTree.Element:
     "The figure as SVG for a page with others; the same figure gives the same text"
-    buffer, href = io.BytesIO(), f"{{{XLINK}}}href"
+    buffer = io.BytesIO()
+    href = f"{{{XLINK}}}href"
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
         fig.savefig(buffer, format="svg", transparent=True, dpi=200, bbox_inches="tight", pad_inches=0.03)
     root = ElementTree.fromstring(buffer.getvalue())
@@ -262,7 +271,8 @@ def film(
         return None
     frames, sheets = [], {}
     for index, run in enumerate(runs):
-        epochs, cartoons = spread(run.sample_epochs, most, run.best), run.samples()["cartoon"]
+        epochs = spread(run.sample_epochs, most, run.best)
+        cartoons = run.samples()["cartoon"]
         frames.append([(epoch, strip(run.samples(epoch)["to_photo"])) for epoch in epochs])
         data = run.about.get("data", {})
         source = data.get("val_cartoon") or data.get("cartoon") or {}

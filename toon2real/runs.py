@@ -194,7 +194,8 @@ def load_weights(path: Path, device="cpu") -> System:
         raise RunError(f"{path} holds numbers that are not finite: its training diverged. Take an earlier epoch")
     system.load_state_dict(tensors, strict=False)
     if set(modules) != set(system.generators):
-        system.to_cartoon, system.two_way = partial(_no_way_back, path), False
+        system.to_cartoon = partial(_no_way_back, path)
+        system.two_way = False
     return system.to(device).eval()
 
 # %% ../nbs/21_runs.ipynb #045dd199
@@ -330,7 +331,8 @@ def how_to_go_on(self: Run) -> str:
     "What to type so that the training continues"
     if self.about.get("command"):
         return f"toon2real train --resume {shlex.quote(str(self.path))}"
-    path, data = str(self.path), self.about.get("data", {})
+    path = str(self.path)
+    data = self.about.get("data", {})
     arrays = [name for name, facts in data.items() if not facts["source"]]
     if not arrays:
         return f"Trainer.resume({path!r}).fit()"
@@ -491,7 +493,8 @@ def _same_history(self: Run, data: bytes, rows: pd.DataFrame):
 def _write_history(self: Run, rows: pd.DataFrame):
     "Replace the history; until it is there, both checksums stand, so that after a kill one of them fits"
     self.check_there()
-    file, digests = self.path / "history.csv", self.path / "history.sha256"
+    file = self.path / "history.csv"
+    digests = self.path / "history.sha256"
     before = file.read_bytes() if file.is_file() else b""
     data = rows.to_csv(index=False).encode()
     new = f"{_sha256(data)} {_ranges(rows.epoch.tolist())}"
@@ -618,7 +621,8 @@ def _pick(self: Run, epoch: int | None, kept: list[int], what: str) -> int:
 def samples(self: Run, epoch: int = None) -> dict[str, np.ndarray]:
     "The sheet of an epoch (the last one by default), as `translate_samples` made it"
     epoch = self._pick(epoch, self.sample_epochs, "samples")
-    file, side = self._samples(epoch), self.recipe.side
+    file = self._samples(epoch)
+    side = self.recipe.side
     sheet = np.asarray(open_image(file))
     height, width, _ = sheet.shape
     names = SAMPLE_COLUMNS if width == len(SAMPLE_COLUMNS) * side else ONE_WAY_COLUMNS
@@ -768,7 +772,8 @@ def _same_recipe(self: Run, told: dict, file: Path):
         raise RunError(f"{file}: {e}") from e
     if recipe == self.recipe:
         return
-    now, before = recipe_to_dict(self.recipe), recipe_to_dict(recipe)
+    now = recipe_to_dict(self.recipe)
+    before = recipe_to_dict(recipe)
     changed = [f"{name}={now.get(name)!r}, not {value!r}" for name, value in before.items() if now.get(name) != value]
     raise RunError(
         f"{self.path / 'run.json'} was changed: it says {', '.join(changed)}, as its checkpoint was trained with. "

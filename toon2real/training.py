@@ -221,10 +221,15 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
     own = [Record(), *([display_progress()] if shown else []), *([TensorBoard()] if options.tensorboard else [])]
     self.callbacks = [*own, *callbacks] if self.first else []
     self.until, self.warned = recipe.total_epochs, None
-    self.meter, self.seconds = Meter(1 if self.device.type == "cpu" else 50), 0.0
-    self.pace, self.state, self.problem, self.judged = Pace(), "ready", "", None
+    self.meter = Meter(1 if self.device.type == "cpu" else 50)
+    self.seconds = 0.0
+    self.pace = Pace()
+    self.state = "ready"
+    self.problem = ""
+    self.judged = None
     self.stopped, self.look_asked = False, False
-    self.done, self.look_pause = defaultdict(time.monotonic), 5  # when what was done last, see `_after`
+    self.done = defaultdict(time.monotonic)
+    self.look_pause = 5  # when what was done last, see `_after`
 
 # %% ../nbs/28_training.ipynb #6dd93421
 @patch
@@ -350,7 +355,8 @@ def _preview(self: Trainer):
     if self._after(60, "watch"):
         self._watch(c, fake)
     self._tell("preview", c, fake)
-    self.look_asked, self.done["look"] = False, time.monotonic()
+    self.look_asked = False
+    self.done["look"] = time.monotonic()
     self.look_pause = max(5, 200 * (self.done["look"] - start))
 
 
@@ -449,7 +455,8 @@ def _judged(self: Trainer) -> dict | None:
 @patch
 def status(self: Trainer) -> dict:
     "State, step, epoch, smoothed losses, pairs a second, seconds left, the last evaluation"
-    speed, left = self.pace.speed, self.until * self.pairs.steps - self.step
+    speed = self.pace.speed
+    left = self.until * self.pairs.steps - self.step
     return dict(
         state=self.state,
         problem=self.problem,
@@ -562,7 +569,8 @@ def _train(self: Trainer, began=lambda: None):
             self._loop(came)
             self.state = "finished" if self.step >= self.until * self.pairs.steps else "stopped"
         except BaseException as e:
-            self.state, self.problem = "failed", f"{type(e).__name__}: {e}"
+            self.state = "failed"
+            self.problem = f"{type(e).__name__}: {e}"
             raise
         finally:
             if self.first:
@@ -630,7 +638,9 @@ class Background:
     "A training in a thread of its own; where the interpreter ends, it saves and ends too"
 
     def __init__(self, trainer: Trainer):
-        self.trainer, self._began, self._ended = trainer, threading.Event(), Future()
+        self.trainer = trainer
+        self._began = threading.Event()
+        self._ended = Future()
         threading.Thread(target=self._train, name=f"training {trainer.run.name}").start()
         self._began.wait()
         if self._ended.done():
@@ -715,7 +725,8 @@ def resume(
 @patch
 def _options(self: Trainer) -> Options:
     "What run.json says of how the training runs; RunError if that is not enough to go on"
-    about, file = self.run.about, self.run.path / "run.json"
+    about = self.run.about
+    file = self.run.path / "run.json"
     for part in ("options", "data", "environment"):
         if part not in about:
             raise RunError(f"{file} lacks {part}: bring back a copy of it")
@@ -737,7 +748,8 @@ def _source(self: Trainer, domain: str) -> str:
 @patch
 def _same_data(self: Trainer):
     "RunError if the pictures are not those that the run was trained on"
-    path, before = self.run.path, self.run.about["data"]
+    path = self.run.path
+    before = self.run.about["data"]
     for name, now in self._data().items():
         if name in before and now["hash"] != before[name]["hash"]:
             raise RunError(
@@ -750,7 +762,8 @@ def _same_data(self: Trainer):
 @patch
 def _same_environment(self: Trainer):
     "A warning if bits may differ here"
-    before, now = {"processes": 1} | self.run.about["environment"], self._environment()
+    before = {"processes": 1} | self.run.about["environment"]
+    now = self._environment()
     names = "torch", "device", "threads", "processes"
     changed = [f"{name} {before[name]} -> {now[name]}" for name in names if before[name] != now[name]]
     if changed and self.first:
@@ -763,7 +776,9 @@ def _same_judge(self: Trainer):
     "A warning, and no more metrics, if they could not be compared with those before"
     if not self.judge or self.run.same_judge(self.judge.about):
         return
-    before, now, path = self.run.about.get("judge"), self.judge, self.run.path
+    before = self.run.about.get("judge")
+    now = self.judge
+    path = self.run.path
     if before is None:
         raise RunError(f"{path / 'run.json'} lacks judge: bring back a copy of it")
     warnings.warn(
@@ -786,7 +801,8 @@ def _load(self: Trainer):
         raise RunError(f"{self.run.path}: its checkpoint holds no sums of the epoch under way: begin a new run")
     self.meter.sums = state["loop/meter"].numpy().copy()
     self.seconds = float(state["loop/seconds"])
-    last, done = max(self.run.history.epoch, default=0), self.step // self.pairs.steps
+    last = max(self.run.history.epoch, default=0)
+    done = self.step // self.pairs.steps
     if last < done:
         file = self.run.path / "history.csv"
         remedy = "bring back a copy of it; it goes on without them"

@@ -370,7 +370,9 @@ def plan_trials(
     planned = []
     for number in range(trials):
         if number in catches:
-            image, duel, question = rng.randrange(photos), CATCH, "photo"
+            image = rng.randrange(photos)
+            duel = CATCH
+            question = "photo"
         else:
             image, duel, question = whole[number % len(whole)]
         planned.append(Trial(number, question, image, tuple(rng.sample(duel, 2))))
@@ -453,7 +455,8 @@ class HumanStudy(PictureWidget):
         participant: str = "somebody",
     ):
         super().__init__()
-        self.out, self.participant = Path(out), participant
+        self.out = Path(out)
+        self.participant = participant
         self.cartoons, _ = _pictures(images)
         self.photos, _ = _pictures(scenes(8, seed=7000, side=128, kind="photo") if photos is None else photos)
         if not isinstance(systems, dict):
@@ -598,7 +601,8 @@ def study_results(
         low, high = np.percentile([bradley_terry(one) for one in samples], [2.5, 97.5], axis=0)
         scores = {"score": bradley_terry(wins.sum(0)), "low": low, "high": high, "drawn": drawn}
         table = pd.DataFrame({"question": QUESTIONS[question], "system": systems, **scores})
-        table["answers"], table["people"] = len(given), given.participant.nunique()
+        table["answers"] = len(given)
+        table["people"] = given.participant.nunique()
         table["left out"] = people - answers.participant.nunique()
         tables.append(table.assign(agreement=_agreement(given)))
     return pd.concat(tables, ignore_index=True)
@@ -629,7 +633,8 @@ def take_answers(
     except ValueError as error:
         raise ValueError(f"{path} is no file of answers ({error}): save it from the page again") from error
     answers = [(one["trial"], one["chosen"], one["seconds"]) for one in given["answers"]]
-    theirs, participant = given["study"], given["participant"]
+    theirs = given["study"]
+    participant = given["participant"]
     if theirs != study.study:
         raise ValueError(f"{path} answers another study ({theirs}): this one is {study.study}")
     before = study.answered(participant)
