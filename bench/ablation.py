@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.data import Domain, choose
 from toon2real.experiment import against_truth, judge_run
-from toon2real.images import LUMA, to_tensor
 from toon2real.generator import convolutions, raw_weight
+from toon2real.images import LUMA, to_tensor
 from toon2real.losses import generator_loss
 from toon2real.patchwise import patchwise
 from toon2real.progress import Callback, luma_correlation

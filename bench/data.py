@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
+
 from toon2real.data import Domain, Pairs, load_side
 from toon2real.images import list_images
 

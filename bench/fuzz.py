@@ -67,8 +67,15 @@ from toon2real.scenes import scene, scenes
 from toon2real.scores import Thresholds
 from toon2real.training import Options, Trainer
 from toon2real.translate import Translator
-from toon2real.widgets import CompareSystems, EpochStepper, FramePicker, HumanStudy, TrainingMonitor
-from toon2real.widgets import study_results, take_answers
+from toon2real.widgets import (
+    CompareSystems,
+    EpochStepper,
+    FramePicker,
+    HumanStudy,
+    TrainingMonitor,
+    study_results,
+    take_answers,
+)
 
 LIMIT, IDLE = 60, 300  # processor seconds of a case; seconds in which it may use none
 VERDICTS = "fine", "clean", "no name", "traceback", "hang", "silent", "outside", "steers"

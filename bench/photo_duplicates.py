@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance
-from toon2real.picks import near_pairs, settle
+
 from toon2real.images import list_images, open_image
+from toon2real.picks import near_pairs, settle
 from toon2real.scores import look
 
 

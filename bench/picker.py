@@ -23,9 +23,9 @@ from conftest import chromium, jupyter
 from test_widgets import open_notebook
 
 from toon2real.catalogue import Catalogue
+from toon2real.images import to_pil
 from toon2real.picks import Picks
 from toon2real.scenes import scenes
-from toon2real.images import to_pil
 from toon2real.scores import look
 
 

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+
 from toon2real.data import Domain
 from toon2real.features import best_extractor, features
 from toon2real.fid import Judge, fid, weighted_fid

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+
 from toon2real.experiment import permutation_p
 from toon2real.figures import roughness
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+
 from toon2real.data import Domain, choose
 from toon2real.experiment import judge_run
 from toon2real.features import best_extractor

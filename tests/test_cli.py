@@ -4,6 +4,7 @@ import re
 
 import pytest
 from PIL import Image
+
 from toon2real.cli import COMMANDS, main
 from toon2real.runs import Run
 from toon2real.scenes import write_scenes

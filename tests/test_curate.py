@@ -10,12 +10,14 @@ import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+
 import av
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
 from av.stream import Disposition
+from PIL import Image, ImageDraw, ImageFilter
+
 from toon2real import picks
 from toon2real.cli import main
 from toon2real.curate import MANIFEST_COLUMNS, Catalogue, CurateError, Curation, Thresholds

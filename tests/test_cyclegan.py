@@ -3,9 +3,11 @@
 import json
 import random
 from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
+
 from toon2real.cyclegan import CycleGAN, cartoon2real, toon2real
 from toon2real.system import linear_decay
 

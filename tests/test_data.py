@@ -10,10 +10,12 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from toon2real import data, images
 from toon2real.data import DataError, Domain, Pairs, load_side
 from toon2real.images import ImageError, list_images

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from toon2real import demo
 from toon2real.cyclegan import toon2real
 from toon2real.experiment import TITLES

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
 from toon2real import engine, generator
 from toon2real.cyclegan import toon2real
 from toon2real.engine import Captured

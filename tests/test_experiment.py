@@ -1,13 +1,15 @@
 "Metrics while training, judging afterwards, and the table of runs"
 
 import json
+
 import pytest
+
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.experiment import compare, judge_run, train_all
 from toon2real.fid import FLOOR, UNTRANSLATED
+from toon2real.progress import Callback
 from toon2real.runs import Run, RunError
 from toon2real.scenes import scenes
-from toon2real.progress import Callback
 from toon2real.training import Trainer
 
 RECIPE = toon2real.tiny(width=8, blocks=1, epochs=3, decay_epochs=1)

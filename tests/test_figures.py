@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import warnings
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -11,11 +12,13 @@ import pytest
 import torch
 from matplotlib.patches import Rectangle
 from PIL import Image
+
+from toon2real.architecture import COLUMN, INK, PAGE, architecture, save
 from toon2real.cli import main as command_line
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.discriminator import PatchGAN
-from toon2real.architecture import COLUMN, INK, PAGE, architecture, save
-from toon2real.experiment import COLOURS, compare as gather
+from toon2real.experiment import COLOURS
+from toon2real.experiment import compare as gather
 from toon2real.figures import busiest, comparison, curves, failures, paper_figures, plane, realism, roughness, teaser
 from toon2real.generator import Generator, convolutions, layers
 from toon2real.runs import Run, RunError, translate_all

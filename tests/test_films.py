@@ -6,6 +6,7 @@ import socket
 import av
 import numpy as np
 import pytest
+
 from toon2real.films import FilmError, Writer, decode, open_film, picture
 from toon2real.images import WriteError
 

@@ -13,6 +13,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_cyclegan import NAMES as CYCLEGAN_NAMES
 from test_cyclegan import build as recorded_cyclegan
 from test_cyclegan import golden
@@ -20,7 +21,7 @@ from test_engine import RECIPES, needs_compiler, pictures, relative, same_gradie
 from test_unit import NAMES as UNIT_NAMES
 from test_unit import build as recorded_unit
 from test_unit import noise as recorded_noise
-from safetensors.torch import load_file
+
 from toon2real.cyclegan import toon2real
 from toon2real.data import Domain, Pairs
 from toon2real.engine import Captured

@@ -24,15 +24,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+
 from toon2real import demo
-from toon2real.curate import Catalogue
 from toon2real.cli import main
+from toon2real.curate import Catalogue
 from toon2real.cyclegan import toon2real
 from toon2real.data import Domain, choose
 from toon2real.distances import bootstrap, frechet_distance, frechet_features, precision_recall, subsample
 from toon2real.experiment import Comparison, markdown
-from toon2real.figures import paper_figures
 from toon2real.fid import Judge
+from toon2real.figures import paper_figures
 from toon2real.films import Writer, decode
 from toon2real.images import WriteError, list_images, printable, write_atomic
 from toon2real.patchwise import patchwise

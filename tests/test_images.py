@@ -2,9 +2,11 @@
 
 import io
 import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
+
 from toon2real.images import ImageError, list_images, open_image
 
 

@@ -11,12 +11,14 @@ import json
 import math
 import random
 from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from toon2real.discriminator import add_spectral_norm, PatchGAN, SNConv2d, convolutions, power_iterations
+
+from toon2real.discriminator import PatchGAN, SNConv2d, add_spectral_norm, convolutions, power_iterations
 from toon2real.generator import Generator, InstanceNorm, _flip_pad, reflect_pad
 from toon2real.losses import ImagePool, exchange
 

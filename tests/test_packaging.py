@@ -10,6 +10,7 @@ import tomllib
 import zipfile
 from configparser import ConfigParser
 from pathlib import Path
+
 import pytest
 
 root = Path(__file__).parent.parent

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from toon2real.cli import main
 from toon2real.images import to_pil, to_tensor
 from toon2real.patchwise import patchwise

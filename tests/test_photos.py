@@ -15,9 +15,11 @@ import time
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
+
 import numpy as np
 import pytest
 from PIL import Image
+
 from toon2real import images, photos
 from toon2real.catalogue import Catalogue
 from toon2real.images import list_images, open_image

@@ -12,11 +12,11 @@ from test_widgets import keep_picture, keep_screenshot, open_notebook
 
 from toon2real.catalogue import Catalogue
 from toon2real.cli import main
+from toon2real.images import png_bytes
 from toon2real.likeness import Likeness, likeness, pick_page, take_picks
 from toon2real.picks import Picks
 from toon2real.scenes import scenes, write_film
 from toon2real.scores import Thresholds
-from toon2real.images import png_bytes
 
 SHARED = Path(os.environ.get("TOON2REAL_SHARED", "../shared"))
 WEIGHTS = SHARED / "weights" / "fid_inception_to_mixed6e.pth"

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+
 from toon2real.data import choose, epoch_order
 from toon2real.distances import frechet_distance
 from toon2real.images import grid, png_bytes, resize, to_pil, to_tensor, to_uint8

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.experiment import train_all
 from toon2real.quickstart import train_side_by_side

@@ -20,10 +20,10 @@ import torch
 from toon2real.cyclegan import CycleGAN, CycleGANRecipe
 from toon2real.features import features
 from toon2real.fid import fid
+from toon2real.progress import Callback
 from toon2real.runs import Run
 from toon2real.scenes import scenes, write_scenes
 from toon2real.system import ranks, system_state
-from toon2real.progress import Callback
 from toon2real.training import Trainer
 from toon2real.unit import unit
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 from conftest import CHROMIUM
+
 from toon2real import demo, experiment, figures
 from toon2real import report as R
 from toon2real.cyclegan import CycleGANRecipe, cartoon2real, toon2real

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+
 import pytest
 
 # Runs in a process of its own that never computes anything itself, so that its forked children start at once and clean.
@@ -130,6 +131,7 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
     "The command line, interrupted: it says what to do, ends with 130, and the resumed run has every step"
     import signal
     import time
+
     from toon2real.runs import Run
     from toon2real.scenes import write_scenes
 

@@ -12,11 +12,13 @@ import warnings
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
+
 import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from toon2real import demo
 from toon2real.cyclegan import toon2real
 from toon2real.films import FilmError
@@ -26,7 +28,7 @@ from toon2real.patchwise import patchwise
 from toon2real.runs import Run, RunError, save_weights
 from toon2real.scenes import scene
 from toon2real.system import Recipe, System
-from toon2real.translate import FolderReport, TranslateError, Translator, _SAVE, save_image, translate_command
+from toon2real.translate import _SAVE, FolderReport, TranslateError, Translator, save_image, translate_command
 from toon2real.unit import unit
 
 

@@ -6,11 +6,13 @@ recommends (1e-7, 1e-6, 1e-6); outputs of step 0 were recorded in float32, up to
 
 import json
 from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn as nn
 from safetensors.torch import load_file
+
 from toon2real.runs import load_weights, save_weights
 from toon2real.system import load_system_state, recipe_from_dict, recipe_to_dict, system_state
 from toon2real.unit import NOISES, UNIT, LayerNorm, _reference_keys, unit

@@ -18,7 +18,7 @@ import sqlite3
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import asdict
-from datetime import datetime, UTC
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from fastcore.basics import listify, patch
 from PIL import Image
 from tqdm.auto import tqdm
+
 from .films import FILM_SUFFIXES, FilmError, decode, open_film, picture, timecode
 from .images import IMAGE_SUFFIXES, ImageError, in_background, open_image, tell_unreadable, walk
 from .scores import LONG, NEIGHBOURS, REACH, THUMB, TILE, Thresholds, blend, cuts, look

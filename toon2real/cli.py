@@ -323,8 +323,8 @@ def report(
         on: On what they are compared; its seed also chooses the pictures that are shown.
         until: As if the runs had ended after this epoch.
     """
-    from toon2real.figures import paper_figures
     from toon2real.experiment import compare as gather
+    from toon2real.figures import paper_figures
     from toon2real.images import check_output
     from toon2real.report import MARK
     from toon2real.report import report as page

@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from tyro import cli
 from tyro.conf import OmitArgPrefixes, Positional
+
 from .catalogue import SPLITS, Catalogue, CurateError, _stamp, fingerprint
 from .films import decode, open_film, picture, timecode
 from toon2real.images import (

@@ -10,12 +10,14 @@ __all__ = ['cartoon2real', 'toon2real', 'CycleGANRecipe', 'CycleGAN']
 # %% ../nbs/18_cyclegan.ipynb #77d96d68
 from dataclasses import dataclass
 from functools import cached_property
+
 import torch
 from fastcore.basics import patch
+
 from .data import Batch, random_state
 from .discriminator import PatchGAN
-from .generator import Generator, need
 from .engine import upload
+from .generator import Generator, need
 from .losses import ImagePool, discriminator_loss, exchange, generator_loss, reconstruction
 from .system import Recipe, System, below, gathered, prefixed, ranks
 

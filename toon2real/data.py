@@ -20,14 +20,28 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
 import numpy as np
 import torch
 from fastcore.basics import patch
 from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
-from .images import ImageError, WriteError, atomic, given_path, list_images, open_image, resize, write_atomic
-from .images import check_range, in_background, printable, to_float
+
+from toon2real.images import (
+    ImageError,
+    WriteError,
+    atomic,
+    check_range,
+    given_path,
+    in_background,
+    list_images,
+    open_image,
+    printable,
+    resize,
+    to_float,
+    write_atomic,
+)
 from .scenes import check_scene, scene
 
 # %% ../nbs/12_data.ipynb #a9c430d4

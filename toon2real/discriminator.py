@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
+
 from toon2real.generator import (
     InstanceNorm,
     convolutions,
-    need,
     init_normal,
+    need,
     plain_keys,
     read_reference,
     seeded,

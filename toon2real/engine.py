@@ -12,10 +12,12 @@ import os
 import sys
 import threading
 import time
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+
 from .data import Batch
 from .images import check_choice
 from .system import Recipe, System, load_system_state, ranks, system_state

@@ -24,7 +24,6 @@ from tqdm.auto import tqdm
 
 from .data import cache_folder
 from .images import ImageError, WriteError, atomic, list_images, open_image, to_uint8
-from .system import ranks
 from toon2real.inception import (
     DIMS,  # noqa: F401
     OFFICIAL,  # noqa: F401
@@ -35,6 +34,7 @@ from toon2real.inception import (
     other_name,
     random_weights,  # noqa: F401
 )
+from .system import ranks
 
 _all_ = ["DIMS", "OFFICIAL", "Inception", "WeightsMissing", "find_inception", "random_weights"]
 

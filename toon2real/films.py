@@ -24,6 +24,7 @@ from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from fastcore.basics import patch
 from PIL import Image
+
 from .images import atomic, open_regular, resize, to_pil
 
 # %% ../nbs/01_films.ipynb #47e8e770

@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 
 from .catalogue import Catalogue, CurateError
-from .picks import FILTERS, Picks, when
 from .features import Inception, WeightsMissing, features
 from .images import check_shape, open_image, read_json, write_atomic
+from .picks import FILTERS, Picks, when
 
 # %% ../nbs/36_likeness.ipynb #9efb9445
 def likeness(

@@ -9,6 +9,7 @@ __all__ = ['lsgan', 'generator_loss', 'discriminator_loss', 'reconstruction', 'e
 
 # %% ../nbs/15_losses.ipynb #b76fed16
 import random
+
 import torch
 import torch.nn.functional as F
 

@@ -10,11 +10,13 @@ __all__ = ['patchwise', 'PatchwiseRecipe', 'PatchGenerator', 'contrast', 'Patchw
 # %% ../nbs/20_patchwise.ipynb #b993dca3
 from dataclasses import dataclass
 from functools import cached_property
+
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from fastcore.basics import patch
+
 from .data import Batch, random_state
 from .discriminator import PatchGAN
 from .engine import upload

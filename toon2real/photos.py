@@ -24,12 +24,14 @@ from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
+
 import certifi
 import urllib3
 from fastcore.basics import listify, patch
 from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm.auto import tqdm
+
 from . import __version__
 from .curate import MANIFEST_COLUMNS
 from .images import ImageError, check_range, open_image, printable, write_atomic

@@ -18,9 +18,9 @@ from fastcore.basics import patch
 from fastcore.docments import docments
 
 from .catalogue import CurateError
-from .picks import FILTERS, Picks, when
-from .live import PictureWidget, static
 from .likeness import TABS, Likeness, credit
+from .live import PictureWidget, static
+from .picks import FILTERS, Picks, when
 from .scores import Thresholds
 
 # %% ../nbs/37_picker.ipynb #ede4016f

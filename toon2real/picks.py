@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from PIL import Image
+
 from .catalogue import Catalogue, CurateError
 from .films import timecode
 from .images import check_choice, jpeg_bytes, resize

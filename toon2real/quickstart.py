@@ -29,10 +29,10 @@ from .experiment import FRECHET, TITLES, against_truth, prepare
 from .features import best_extractor
 from .fid import judge_of
 from .images import check_output, grid, png_bytes, resize, to_pil, write_atomic
+from .progress import Callback, in_notebook
 from .runs import Run, RunError, translate_all
 from .scenes import pairs, scenes, write_scenes
 from .system import Recipe
-from .progress import Callback, in_notebook
 from .training import Trainer
 from .unit import unit
 

@@ -215,6 +215,7 @@ def write_film(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     import pandas as pd  # these take as long to import as all the rest
+
     from toon2real.films import Writer
 
     frames, truth = film(seed, size, fps)

@@ -9,12 +9,14 @@ __all__ = ['LONG', 'THUMB', 'TILE', 'NEIGHBOURS', 'REACH', 'Thresholds', 'black_
            'blend', 'look']
 
 # %% ../nbs/07_scores.ipynb #59885c94
-import numpy as np
 from dataclasses import dataclass
+
+import numpy as np
 from PIL import Image
 from scipy import ndimage
 from scipy.fft import dctn
 from scipy.sparse.csgraph import connected_components
+
 from .images import jpeg_bytes
 
 # %% ../nbs/07_scores.ipynb #da79b270

@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from html import escape
+
 import numpy as np
 import torch
 import torch.distributed as dist
 from fastcore.basics import patch
 from torch import nn
+
 from .data import Batch, random_state
 from .images import check_shape
 

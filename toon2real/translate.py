@@ -36,6 +36,7 @@ import torch.nn.functional as F
 from fastcore.basics import chunked, patch
 from PIL import Image
 from tqdm import tqdm
+
 from .films import CONTAINERS, FILM_SUFFIXES, FilmError, Writer, decode, open_film, picture
 from .generator import Generator, read_state
 from toon2real.images import (
@@ -58,8 +59,8 @@ from toon2real.images import (
     upright,
     write_atomic,
 )
-from .scores import TILE
 from .runs import SHIPPED, Run, RunError, load_weights, looking
+from .scores import TILE
 from .system import Recipe, System, usable
 
 # %% ../nbs/26_translate.ipynb #fca17d16

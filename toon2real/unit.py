@@ -12,10 +12,12 @@ __all__ = ['unit', 'NOISES', 'UNITRecipe', 'init_kaiming', 'Encoder', 'kl', 'Lay
 import re
 from dataclasses import dataclass
 from functools import cached_property
+
 import numpy as np
 import torch
 import torch.nn as nn
 from fastcore.basics import patch
+
 from .data import Batch, random_state
 from toon2real.generator import (
     ReflectionPad,

@@ -26,9 +26,6 @@ import traitlets as T
 
 from . import demo
 from .experiment import TITLES, Comparison, _told_apart, colour
-from .live import PictureWidget, static
-from .monitor import TrainingMonitor  # noqa: F401
-from .picker import FramePicker  # noqa: F401
 from toon2real.images import (
     ImageError,
     check_choice,
@@ -42,9 +39,12 @@ from toon2real.images import (
     utf8,
 )
 from .likeness import static_page
+from .live import PictureWidget, static
+from .monitor import TrainingMonitor  # noqa: F401
+from .picker import FramePicker  # noqa: F401
+from .progress import luma_correlation
 from .runs import SAMPLE_COLUMNS, Run
 from .scenes import pairs, scenes
-from .progress import luma_correlation
 from .translate import Translator
 
 _all_ = ["FramePicker", "TrainingMonitor"]
