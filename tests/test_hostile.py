@@ -614,7 +614,7 @@ def test_a_folder_that_a_kill_left_can_be_started_and_another_is_kept(tmp_path):
     recipe = toon2real.tiny(width=4, blocks=1)
     left = tmp_path / "left"
     (left / "checkpoints").mkdir(parents=True)
-    for name in (".lock", ".run.json.1a2b3c4d.99.tmp", "checkpoints/.step-00000000.safe.1.2.tmp"):
+    for name in (".lock", "progress.json", ".run.json.1a2b3c4d.99.tmp", "checkpoints/.step-00000000.safe.1.2.tmp"):
         (left / name).touch()
     assert Run.create(left, recipe, recipe.build()).checkpoint_steps == [0]
     (left / "run.json").unlink()

@@ -286,7 +286,9 @@ def _allowed(self: Judge, n: int | None, others: ImageSet | None) -> int:
     if not 4 <= n <= most:
         have = ", ".join(f"{name} {count}" for name, count in self.available.items())
         need = f"every set needs 4 images or more, the floor twice as many targets, and there are {have}"
-        raise ValueError(f"n={n}: {need}" + (f": use 4 to {most}" if most >= 4 else ": give more"))
+        raise ValueError(
+            f"n={n}: {need}" + (f": use 4 to {most}" if most >= 4 else ": give more by --cartoon and --photo")
+        )
     return n
 
 

@@ -357,11 +357,11 @@ def create(cls: Run, path: Path, recipe: Recipe, system: System = None, **about)
 
 
 def _refuse_taken(path: Path):
-    "RunError if a folder holds a run, or anything but what a kill in the middle of `create` leaves"
+    "RunError if a folder holds a run, or anything but what a kill in the middle of `create`, or a removal, leaves"
     if (path / "run.json").exists():
         how = Run(path).how_to_go_on
         raise RunError(f"{path} already holds a run: continue it with {how}, or choose another name")
-    started = {"checkpoints", ".lock", "step-00000000.safetensors"}
+    started = {"checkpoints", ".lock", "step-00000000.safetensors", "progress.json", "preview.jpg"}
     others = (part for part in path.rglob("*") if part.name not in started and part.suffix != ".tmp")
     if path.exists() and (not path.is_dir() or any(others)):
         raise RunError(f"{path} exists and is not a run: choose another name")
@@ -472,6 +472,7 @@ def _history_digests(self: Run) -> list[str]:
 @patch
 def _check_none_lost(self: Run):
     "RunError if there was a history.csv"
+    self.check_there()
     lines = self._history_digests()
     if lines and lines[0] != _sha256(b""):  # a kill may come before the first one
         remedy = "bring back a copy of it, or remove history.sha256 to go on without"
