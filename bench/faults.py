@@ -281,6 +281,8 @@ def grow(steps: int, work: Path, name: str):
     data = pictures()
     recipe = RECIPES[name].replace(epochs=-(-steps // len(data["cartoon"])), decay_epochs=0)
     growth = Growth()
+    if work:
+        work.mkdir(parents=True, exist_ok=True)
     options = dict(precision="float32", evaluate_every=20, sample_every=20, weights_every=50, save_every=10)
     options |= dict(evaluate_n=4, samples=2, extractor="simple", progress=False, callbacks=[growth])
     with tempfile.TemporaryDirectory(dir=work) as folder:

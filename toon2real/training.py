@@ -228,8 +228,8 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
     self.problem = ""
     self.judged = None
     self.stopped, self.look_asked = False, False
-    self.done = defaultdict(time.monotonic)
-    self.look_pause = 5  # when what was done last, see `_after`
+    self.done = defaultdict(time.monotonic)  # when what was done last, see `_after`
+    self.look_pause = 5
 
 # %% ../nbs/28_training.ipynb #6dd93421
 @patch
