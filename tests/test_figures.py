@@ -332,7 +332,11 @@ def test_curves_say_what_the_runs_hold(runs, tmp_path):
     fig = curves(compare([seeds[0], runs[2]]))
     label = next(t.get_text() for t in fig.legends[0].texts if "toon2real" in t.get_text())
     assert label == "toon2real: best 5.00 at epoch 3, last 6.00"
-    assert "toon2real 1.00 and 1.00. Untranslated input " in fig.get_supxlabel().replace("\n", " ")
+    assert "toon2real 1.00 and 1.00. N = 9 pictures" in fig.get_supxlabel().replace("\n", " ")
+    assert [t.get_text().split(":")[0] for t in fig.legends[0].texts[-2:]] == [
+        "untranslated input",
+        "other photographs",
+    ]
     label = next(t.get_text() for t in curves(compare(seeds)).legends[0].texts)
     assert label == "toon2real (2 seeds): best 4.50 ± 0.71, last 5.00 ± 1.4"
     one = history(copy_of(runs[0], tmp_path / "one"), epoch=[1, 2], **{L: [np.nan, 3.0]})

@@ -246,8 +246,7 @@ def _arrow(ax: Axes, start: tuple, end: tuple):
 
 
 def _size(shape: tuple) -> str:
-    channels, height, width = shape
-    return f"{channels} × {height}²" if height == width else f"{channels} × {height} × {width}"
+    return f"{shape[0]} × {shape[1]}²"
 
 # %% ../nbs/30_architecture.ipynb #899c02f2
 class _Pen:
@@ -306,21 +305,18 @@ def _draw_row(ax: Axes, row: Row, y: float, pitch: float):
 
 # %% ../nbs/30_architecture.ipynb #c3b909a1
 def _draw_panel(ax: Axes, panel: Panel, top: float, pitch: float):
-    "The heading and the rows below it; an arrow at the left goes from each size of the image to the next"
+    "The heading and the rows below it, with an arrow to each image that is pooled from the one above it"
     y = top - 0.3
-    above = None
     _text(ax, 0.08, y + 0.1, panel.heading, ha="left", fontsize=8)
     for row in panel.rows:
         middle = y - 0.25 - row.tall / 2
         _draw_row(ax, row, middle, pitch)
-        if above is not None:
-            edge = pitch / 2 - 0.2
-            ax.plot([edge, edge - 0.15, edge - 0.15, edge], [above, above, middle, middle], **_LINE)
-            _arrow(ax, (edge - 0.15, middle), (edge, middle))
-            pool = next(what for what, _ in row.layers[0].before if "pool" in what)
-            _text(ax, edge - 0.18, (above + middle) / 2, pool, rotation=90, va="center", ha="right", color=MUTED)
-        y = y - row.height
-        above = middle
+        for what, _ in row.layers[0].before:
+            if "pool" in what:
+                edge = pitch / 2 - 0.3
+                _arrow(ax, (edge, y + 0.25), (edge, middle))
+                _text(ax, edge - 0.03, y, what, rotation=90, va="center", ha="right", color=MUTED)
+        y -= row.height
 
 # %% ../nbs/30_architecture.ipynb #48abc2e2
 def _networks(system: System) -> dict[str, nn.Module]:

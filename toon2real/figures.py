@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import cycle, product
+from itertools import cycle
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -108,9 +108,9 @@ def _measured(history, metric: str | None) -> bool:
     return metric in history and history[metric].notna().any()
 
 
-def _references(judge: dict, name: str) -> tuple[float, float]:
-    "A measure of the untranslated input and of other photographs; NaN where it is not known"
-    return tuple(judge.get(row, {}).get(name, math.nan) for row in ("untranslated", "floor"))
+def _reference(judge: dict, row: str, metric: str) -> float:
+    'A measure of the "untranslated" input, or of the "floor", which is other photographs; NaN where it is not known'
+    return judge.get(row, {}).get(metric, math.nan)
 
 
 def _judged_on(judge: dict) -> str:
@@ -288,8 +288,8 @@ def _in_words(group: Group, values: pd.DataFrame, metric: str) -> tuple[str, str
 
 # %% ../nbs/31_figures.ipynb #d27cff32
 def _plot(cmp: Comparison, across: str, up: str) -> tuple[Figure, Axes]:
-    "An empty figure with axes of these names, and room for a line of the legend for each system"
-    figure = PaperFigure(figsize=(COLUMN, 2.7 + 0.13 * len(cmp.groups)), layout="constrained")
+    "An empty figure with axes of these names, and room above them for a line of the legend for each system"
+    figure = PaperFigure(figsize=(COLUMN, 2.9 + 0.13 * len(cmp.groups)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.03)  # inches to the edge
     return figure, figure.add_subplot(xlabel=across, ylabel=wrapped(up, 1.2))
 
@@ -298,41 +298,15 @@ def _legend(figure: Figure):
     figure.legend(loc="outside upper left", handlelength=1.6, borderaxespad=0, labelspacing=0.3)
 
 
-def _along(line) -> np.ndarray:
-    "Points on a drawn line, 30 from each mark to the next: x and y"
-    x, y = np.asarray(line.get_data(), float)
-    marks = np.arange(len(x))
-    between = np.linspace(0, len(x) - 1, 30 * len(x))
-    return np.stack([np.interp(between, marks, x), np.interp(between, marks, y)])
-
-
-def _free(ax: Axes, end: int, height: float) -> float:
-    "How far the lines are from a name at this end and height: a share of the axes, at most 0.08"
-    left, right = ax.get_xlim()
+def _level(ax: Axes, name: str, y: float, linestyle: str):
+    "A line of reference; where it is far from what is drawn, the legend alone has it"
     low, high = ax.get_ylim()
-    x, y = np.concatenate([_along(line) for line in ax.lines if len(line.get_xdata())], 1)
-    across = (x - left) / (right - left) - 0.67 * end
-    beside = y[(across > 0) & (across < 0.33)]
-    return min([0.08, *abs(beside - height) / (high - low)])
-
-
-def _level(ax: Axes, name: str, y: float):
-    "A dashed line of reference, named where no curve is; nothing where it is far from what is drawn"
-    low, high = ax.get_ylim()
-    if not 2 * low - high < y < 2 * high - low:
-        return
-    room = 0.08 * (high - low)
-    ax.set_ylim(min(low, y - room), max(high, y + room))
-    taken = [text.xy[0] for text in ax.texts]
-    places = product({1, 0}.difference(taken), (1, -1))  # the right or the left end; above or below
-    end, side = max(sorted(places, reverse=True), key=lambda place: _free(ax, place[0], y + place[1] * room / 2))
-    ends = ax.get_xlim()
-    ax.plot(ends, (y, y), color=MUTED, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-    ax.set_xlim(ends)
-    style = {"fontsize": 6.5, "color": MUTED, "va": "bottom" if side > 0 else "top"}
-    style["ha"] = "right" if end else "left"
-    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    ax.annotate(name, (end, y), (1 - 2 * end, 1.5 * side), **where, **style)
+    if 2 * low - high < y < 2 * high - low:
+        room = 0.04 * (high - low)
+        low = min(low, y - room)
+        high = max(high, y + room)
+    ax.axhline(y, label=f"{name}: {rounded(y)}", color=MUTED, linewidth=0.9, linestyle=linestyle, zorder=1)
+    ax.set_ylim(low, high)
 
 # %% ../nbs/31_figures.ipynb #79ec03cb
 @styled
@@ -350,10 +324,9 @@ def curves(
         legend, small = _in_words(group, values, metric)
         ax.plot([], [], color=group.colour, marker=mark, markersize=3, label=legend)
         told.append(small)
-    untranslated, floor = _references(judge, metric)
     ax.margins(y=0.1)
-    _level(ax, "untranslated input", untranslated)
-    _level(ax, "other photographs", floor)
+    _level(ax, "untranslated input", _reference(judge, "untranslated", metric), "dashed")
+    _level(ax, "other photographs", _reference(judge, "floor", metric), "dotted")
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
     ax.grid(axis="y", color=GRID, linewidth=0.5)
     _legend(figure)
@@ -362,8 +335,7 @@ def curves(
     figure.note(
         f"{'Higher' if metric in HIGHER else 'Lower'} is better; open mark: best epoch{seeds}; roughness (mean "
         "|change| between evaluations beyond that from first to last) and late rise (from best to last): "
-        f"{', '.join(told)}. Untranslated input {rounded(untranslated)}, "
-        f"other photographs {rounded(floor)}. {_judged_on(judge)}."
+        f"{', '.join(told)}. {_judged_on(judge)}."
     )
     return figure
 
@@ -402,11 +374,11 @@ def plane(cmp: Comparison) -> Figure:
         x, y, _ = np.mean([path.iloc[-1] for path in paths], 0)
         label = f"{group.title}: ends at {rounded(y)}, {rounded(x)} from its input"
         ax.plot([], [], color=group.colour, linewidth=0.9, marker=mark, markersize=2.2, label=label)
-    untranslated, floor = _references(judge, main)
+    untranslated = _reference(judge, "untranslated", main)
     cross = {"color": INK, "marker": "x", "markersize": 5, "linestyle": "none", "clip_on": False, "zorder": 4}
     ax.plot(0, untranslated, label=f"untranslated input: {rounded(untranslated)}", **cross)
     ax.set(xlim=(0, ax.get_xlim()[1] * 1.04), ylim=(0, ax.get_ylim()[1]))
-    _level(ax, "other photographs", floor)
+    _level(ax, "other photographs", _reference(judge, "floor", main), "dotted")
     _draw_equal_scores(ax)
     _legend(figure)
     figure.note(
