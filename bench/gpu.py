@@ -1,20 +1,19 @@
 #!/usr/bin/env python
 """What holds on this GPU, and how fast. Each part is a process of its own; the next one runs whatever became of it.
 
-    checks    `pytest -m gpu`: gradients, graphs, determinism, resume, memory (two minutes)
+    checks    `pytest -m gpu`: gradients, graphs, determinism, resume, memory, the compiler (a minute or two)
     step      batch 1 against a plain step as the public CycleGAN makes it: aim 6 times (two minutes)
-    rate      pairs a second at growing batches, with identity loss and without, and the share of the peak:
-              aims 700 and 1,000 on an H200 (three minutes, most of them compiling)
+    rate      pairs a second at growing batches, and the share of the peak: aims 700 with identity loss and 1,000
+              without on an H200. As a step is made by default, where cuDNN tries its ways to convolve
+              (torch.backends.cudnn.benchmark), where weights and so activations have their channels last in memory,
+              as tensor cores read them, and at the best batch compiled (three minutes, most of them compiling)
+    profile   which kernels a step consists of, plain and compiled (a minute)
     fid       seconds of training to a stated FID-768, at batch 1 and at a larger one (four minutes)
-    profile   which kernels a step consists of (half a minute)
-    searched  `rate` again where cuDNN tries its ways to convolve (torch.backends.cudnn.benchmark), and where weights
-              and so activations have their channels last in memory, as tensor cores read them (two minutes)
-    compiled  `pytest -m gpu` for what needs the compiler (a minute)
 
-    python bench/gpu.py --parts checks step rate                 at most 10 minutes
-    python bench/gpu.py --parts fid profile searched compiled    at most 10 minutes
-    python bench/gpu.py                                          all of it
-    python bench/gpu.py --out $OUT --parts rate fid              results into another folder
+    python bench/gpu.py --parts checks step rate     at most 8 minutes; fewer with --identity 0.5
+    python bench/gpu.py --parts profile fid          at most 6 minutes
+    python bench/gpu.py                              all of it
+    python bench/gpu.py --out $OUT --parts rate fid  results into another folder
     python bench/gpu.py --parts fid --data shared/data/scenery128 --target 2.5
     python bench/gpu.py --device cpu --tiny --parts step rate    does the script run? A minute of a processor
 
@@ -32,6 +31,7 @@ weights (TOON2REAL_INCEPTION, or --weights), without which distances are on simp
 
 import argparse
 import gc
+import importlib.util
 import json
 import os
 import statistics
@@ -40,6 +40,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,12 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the library beside this file, installed or not
-LIMITS = dict(checks=210, step=150, rate=220, fid=270, profile=60, searched=150, compiled=150)  # seconds
+LIMITS = dict(checks=150, step=120, rate=220, profile=90, fid=270)  # seconds
+WAYS = {
+    "bf16": {},
+    "bf16, searched": dict(search=True),
+    "bf16, searched, channels last": dict(search=True, layout=torch.channels_last),
+}
 AIMS = {0.5: 700, 0.0: 1000}  # pairs a second by identity loss
 PEER = "peer, float32"
 
@@ -194,38 +200,32 @@ def beside_the_peer(args, made, rows):
         rows.add(**found, pairs=1 / way.seconds, times=times, prepared=way.prepared)
 
 
-def measured_rate(args, device, rows, search=False, layout=torch.preserve_format):
-    "Pairs a second at growing batches as `auto` records them; the best batch once more, compiled"
+def measured_rate(args, device, rows):
+    "Pairs a second at growing batches, made in several ways; compiled where the batch was best"
     from step import flops, peak
 
     best = peak(device, torch.bfloat16)
     rows.add(what="best product or convolution, bf16", tflops=best / 1e12)
-    name = "bf16, searched" if search else "bf16"
-    name += ", channels last" if layout == torch.channels_last else ""
     for identity in args.identity:
         work, rates = flops(recipe_of(args, identity=identity)), {}
 
-        def measure(batch, what, compile, identity=identity, work=work, rates=rates):
+        def measure(batch, what, compile="auto", identity=identity, work=work, rates=rates, **how):
             emptied(device)
             recipe = recipe_of(args, identity=identity, batch=batch)
-            way = Way(recipe, device, max(5, args.steps // batch), ours("bf16", compile, search, layout))
+            way = Way(recipe, device, max(5, args.steps // batch), ours("bf16", compile, **how))
             for _ in range(args.rounds):
                 way.block()
-            rate = rates[batch] = batch / way.seconds
+            rate = batch / way.seconds
+            rates[batch] = max(rate, rates.get(batch, 0))
             found = dict(batch=batch, identity=identity, what=what, step=state(way), ms=1000 * way.seconds, pairs=rate)
             rows.add(**found, of_peak=rate * work / best, gigabytes=gigabytes(device), prepared=way.prepared)
 
-        for batch in args.batch[-2:] if search else args.batch:
-            attempt(rows, f"batch {batch}", lambda batch=batch, measure=measure: measure(batch, name, "auto"))
+        for batch in args.batch:
+            for name, how in WAYS.items():
+                attempt(rows, f"batch {batch}, {name}", partial(measure, batch, name, **how))
         top = max(rates, key=rates.get, default=None)
-        if top and not (args.tiny or search):
-            what = f"{name}, compiled"
-            attempt(rows, what, lambda top=top, what=what, measure=measure: measure(top, what, True))
-
-
-def measured_search(args, device, rows):
-    for layout in (torch.preserve_format, torch.channels_last):
-        measured_rate(args, device, rows, search=True, layout=layout)
+        if top and not args.tiny:
+            attempt(rows, "compiled", partial(measure, top, "bf16, searched, compiled", True, search=True))
 
 
 def attempt(rows, what, work):
@@ -289,33 +289,35 @@ def measured_fid(args, device, rows):
 
 
 def measured_profile(args, device, rows):
-    "Kernels of a block of recorded steps at batch 1 and at the largest batch"
+    "Kernels of a block of recorded steps at batch 1 and at the largest batch, there compiled too"
     from torch.profiler import ProfilerActivity, profile
 
-    for batch in (1, args.batch[-1]):
-        way = Way(recipe_of(args, batch=batch), device, args.steps, ours("bf16", "auto"))
+    made = {"1": (1, "auto"), "large": (args.batch[-1], "auto"), "large-compiled": (args.batch[-1], not args.tiny)}
+    for name, (batch, compile) in made.items():
+        emptied(device)
+        way = Way(recipe_of(args, batch=batch), device, max(5, args.steps // batch), ours("bf16", compile, search=True))
         with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (device.type == "cuda")]) as seen:
             way.block()
         table = seen.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=40)
-        (args.out / f"profile-{batch}.txt").write_text(table)
-        rows.add(batch=batch, ms=1000 * way.seconds, table=f"profile-{batch}.txt")
+        (args.out / f"profile-{name}.txt").write_text(table)
+        rows.add(batch=batch, ms=1000 * way.seconds, table=f"profile-{name}.txt")
 
 
-def tested(args, *words, **environment):
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py", "--durations=15", *words]
+def checked() -> int:
+    "pytest's exit status, in several processes where pytest-xdist is there"
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py", "--durations=15"]
+    if importlib.util.find_spec("xdist"):
+        command += ["-n", "8"]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment | {"PYTHONPATH": paths}).returncode
+    return subprocess.run(command, cwd=ROOT, env=os.environ | dict(PYTHONPATH=paths, TOON2REAL_COMPILE="1")).returncode
 
 
 def run_part(args, part):
     "In this process; its exit status"
     device = torch.device(args.device)
     if part == "checks":
-        return tested(args)
-    if part == "compiled":
-        return tested(args, "-k", "compiled", TOON2REAL_COMPILE="1")
-    works = dict(step=measured_step, rate=measured_rate, searched=measured_search)
-    works |= dict(fid=measured_fid, profile=measured_profile)
+        return checked()
+    works = dict(step=measured_step, rate=measured_rate, fid=measured_fid, profile=measured_profile)
     works[part](args, device, Rows(args, part))
     return 0
 
@@ -369,8 +371,7 @@ def summary(args, ends) -> str:
             way = f"batch 1, identity {row['identity']:g}, {row['what']}"
             aims.append(f"- {way}: {row['times']:.1f} times the peer (aim 6)")
     for identity, aim in AIMS.items():
-        found = rows_of(args, "rate") + rows_of(args, "searched")
-        rates = [row for row in found if row.get("identity") == identity and "pairs" in row]
+        rates = [row for row in rows_of(args, "rate") if row.get("identity") == identity and "pairs" in row]
         if rates:
             top = max(rates, key=lambda row: row["pairs"])
             share = f"{top['of_peak']:.0%} of the peak"
