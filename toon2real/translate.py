@@ -15,14 +15,11 @@ import io
 import math
 import operator
 import os
-import sys
 import threading
-import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -180,7 +177,6 @@ class Translator:
         self.side = side
         self.norms = Norms(system)
         self._lock = threading.RLock()
-        self._maps, self._keep = None, 0.0  # of the frame before, while a film is translated: see `video`
         self.device = next(system.parameters()).device
         half = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         self.precision = ("bf16" if half else "float32") if precision == "auto" else precision
@@ -207,19 +203,35 @@ def _put(out: torch.Tensor, made: torch.Tensor):
     out.copy_(torch.as_tensor(to_uint8(made)).movedim(-1, 1) if out.dtype == torch.uint8 else made)
 
 # %% ../nbs/26_translate.ipynb #61cb2582
-@patch
-def _blended(self: Translator, maps: list) -> list:
-    "The maps of a picture; those of a frame are blended with the frame before"
-    if self._maps:
-        maps = [[torch.lerp(*pair, self._keep) for pair in zip(new, old)] for new, old in zip(maps, self._maps)]
-    if self._maps is not None:
-        self._maps = maps
-    return maps
+class Shot:
+    "The frames of one shot of a film, which share their statistics"
+
+    def __init__(
+        self,
+        keep: float,  # share of the frames before in the statistics of a frame
+    ):
+        self.keep = keep
+        self.maps = []  # of each norm, as the frames so far had them
+
+    def blend(self, maps: list) -> list:
+        "The maps of a new frame, blended with those before"
+        if self.maps:
+            maps = [[torch.lerp(*pair, self.keep) for pair in zip(new, old)] for new, old in zip(maps, self.maps)]
+        self.maps = maps
+        return maps
 
 
 @patch
-def _held(self: Translator, network, x: torch.Tensor, out: torch.Tensor, rows, columns):
-    "One picture, whole or in tiles, with the norms held at the statistics of all of it, or of a copy of it that fits"
+def _held(
+    self: Translator,
+    network,
+    x: torch.Tensor,  # one picture
+    out: torch.Tensor,  # where its translation goes
+    rows: torch.Tensor,  # the pixels of its mirrored sides
+    columns: torch.Tensor,
+    shot: Shot | None,  # to which it belongs
+):
+    "Translate, whole or in tiles, with the norms held at the statistics of all of it, or of a copy of it that fits"
     margin = min(MARGIN, self.tile // 16 * 4)
     scale = self.tile / math.sqrt(len(rows) * len(columns))
     if scale >= 1:
@@ -229,7 +241,9 @@ def _held(self: Translator, network, x: torch.Tensor, out: torch.Tensor, rows, c
         fitting = [max(8, int(len(index) * scale) // 4 * 4) for index in (rows, columns)]
         seen = F.interpolate(x, fitting, mode="bicubic", antialias=True)
         sides = [self.tile, self.tile]
-    maps = self._blended(self.norms.record(network, _numbers(seen, self.device)))
+    maps = self.norms.record(network, _numbers(seen, self.device))
+    if shot:
+        maps = shot.blend(maps)
     down, across = (tiles(len(index), side, margin) for index, side in zip((rows, columns), sides))
     for (read_y, keep_y, y), (read_x, keep_x, to_x) in product(down, across):
         part = _numbers(x[..., rows[read_y, None], columns[read_x]], self.device)
@@ -237,18 +251,18 @@ def _held(self: Translator, network, x: torch.Tensor, out: torch.Tensor, rows, c
 
 
 @patch
-def _through(self: Translator, x: torch.Tensor) -> torch.Tensor:
+def _through(self: Translator, x: torch.Tensor, shot: Shot = None) -> torch.Tensor:
     "The network on pictures of one size; those that fit, as many at once as make up the pixels of a tile"
     rows, columns = (torch.as_tensor(mirror_index(length)) for length in x.shape[2:])
     at_once = self.tile**2 // (len(rows) * len(columns))
     out = torch.empty_like(x)
     with self._ready() as network:
-        if at_once and self._maps is None:
+        if at_once and not shot:
             for some, place in zip(x.split(at_once), out.split(at_once)):
                 _put(place, network(_numbers(some[..., rows[:, None], columns], self.device)))
-            return out
-        for one, place in zip(x.split(1), out.split(1)):
-            self._held(network, one, place, rows, columns)
+        else:
+            for one, place in zip(x.split(1), out.split(1)):
+                self._held(network, one, place, rows, columns, shot)
     return out
 
 # %% ../nbs/26_translate.ipynb #3e84eadd
@@ -268,9 +282,9 @@ def read_image(path: Path) -> tuple[Image.Image, Image.Image | None]:
 
 # %% ../nbs/26_translate.ipynb #6b8ec842
 @patch
-def _array(self: Translator, pixels: np.ndarray) -> np.ndarray:
+def _array(self: Translator, pixels: np.ndarray, shot: Shot = None) -> np.ndarray:
     "uint8 N x H x W x 3 to the same"
-    return self._through(torch.tensor(pixels).movedim(-1, 1)).movedim(1, -1).numpy()
+    return self._through(torch.tensor(pixels).movedim(-1, 1), shot).movedim(1, -1).numpy()
 
 
 @patch
@@ -287,11 +301,11 @@ def _opened(self: Translator, image) -> tuple[Image.Image, Image.Image | None]:
 
 
 @patch
-def _images(self: Translator, pictures: Iterable[tuple]) -> Iterator[Image.Image]:
+def _images(self: Translator, pictures: Iterable[tuple], shot: Shot = None) -> Iterator[Image.Image]:
     "RGB images, each with its transparency put back; neighbours of one size go through together"
     for _, group in groupby(pictures, lambda picture: picture[0].size):
         images, alphas = zip(*group)
-        for pixels, alpha in zip(self._array(np.stack(images)), alphas):
+        for pixels, alpha in zip(self._array(np.stack(images), shot), alphas):
             out = to_pil(pixels)
             if alpha is not None:
                 out.putalpha(resize(alpha, out.size, "squash"))
@@ -308,15 +322,19 @@ def __call__(
         return [self(one) for one in image]
     if isinstance(image, str | os.PathLike | Image.Image):
         return next(self._images([self._opened(image)]))
-    if not isinstance(image, np.ndarray | torch.Tensor):
-        kinds = "pass a PIL image, a path, a uint8 array, a tensor in [-1, 1], or a list of these"
-        raise ImageError(f"{type(image).__name__} is no image: {kinds}")
     if self.side is not None:
+        raise ImageError(f"side={self.side} resizes images and files: leave it out for a {type(image).__name__}")
+    if isinstance(image, np.ndarray):
+        check_pixels(image)
+        translate = self._array
+    elif isinstance(image, torch.Tensor):
+        check_tensor(image)
+        translate = self._tensor
+    else:
         raise ImageError(
-            f"side={self.side} resizes pictures, not arrays and tensors: resize them first, or leave it out"
+            f"{type(image).__name__} is no image: "
+            "pass a PIL image, a path, a uint8 array, a tensor in [-1, 1], or a list of these"
         )
-    check, translate = (check_pixels, self._array) if isinstance(image, np.ndarray) else (check_tensor, self._tensor)
-    check(image)
     if 0 in image.shape:
         raise ImageError(f"got an image of shape {tuple(image.shape)}, in which there is nothing to translate")
     return translate(image[None])[0] if image.ndim == 3 else translate(image)
@@ -351,11 +369,14 @@ HUB = "hf://"
 
 
 def _weight_folders() -> list[Path]:
-    "Where names are looked up: the folder TOON2REAL_WEIGHTS, and `weights` in a clone of the repository"
-    home = os.environ.get("TOON2REAL_WEIGHTS")
+    "Where names are looked up: what comes with the library, TOON2REAL_WEIGHTS, and `weights` of a clone"
+    folders = [SHIPPED]
+    if home := os.environ.get("TOON2REAL_WEIGHTS"):
+        folders.append(Path(home))
     clone = SHIPPED.parent.parent
-    of_clone = [clone / "weights"] if (clone / "settings.ini").exists() else []
-    return [Path(home), *of_clone] if home else of_clone
+    if (clone / "settings.ini").exists():
+        folders.append(clone / "weights")
+    return folders
 
 
 def _contents(folder: Path) -> str:
@@ -384,21 +405,17 @@ def find_weights(source) -> Path:
     "hf://owner/repository/file" is fetched from the Hugging Face Hub. RunError lists where it was looked for."""
     if str(source).startswith(HUB):
         return _from_hub(str(source))
-    given_path(source)
-    shipped = SHIPPED / Path(source).name
-    if shipped.is_dir() and str(source) == shipped.name and not (Path(source) / "run.json").exists():
-        return shipped
     folders = _weight_folders()
-    looked = [Path(source)]
+    looked = [given_path(source)]
     looked += [folder / f"{source}{suffix}" for folder in folders for suffix in ("", ".safetensors", ".pth")]
     for path in looked:
-        if os.path.exists(path):
+        if os.path.isfile(path) or os.path.isfile(path / "run.json"):
             return path
     hints = [_contents(folder) for folder in folders]
-    if not os.environ.get("TOON2REAL_WEIGHTS"):
+    if "TOON2REAL_WEIGHTS" not in os.environ:
         hints.append("TOON2REAL_WEIGHTS, a folder of your own for such names, is not set")
     raise RunError(
-        f"{source}: no such run or weights file. Looked for {', '.join(map(str, looked))}; {'; '.join(hints)}"
+        f"{source} is not a run or weights file. Looked for {', '.join(map(str, looked))}; {'; '.join(hints)}"
     )
 
 
@@ -493,9 +510,10 @@ class FolderReport:
         counts = f"{self.done} translated, {self.kept} kept as they were, {len(self.skipped)} skipped"
         if self.partial:
             counts += f", {len(self.partial)} of the translated not whole"
-        told = self.skipped + self.partial
-        reasons = [f"  {printable(why if str(file) in why else f'{file}: {why}')}" for file, why in told]
-        return "\n".join([counts + ":" * bool(reasons), *reasons])
+        lines = [counts]
+        for file, reason in self.skipped + self.partial:
+            lines.append("  " + printable(reason if str(file) in reason else f"{file}: {reason}"))
+        return "\n".join(lines)
 
     __repr__ = __str__
 
@@ -509,31 +527,27 @@ def _result(path: Path, suffix: str | None) -> Path:
 
 
 def _in_the_way(file: Path, result: Path) -> str | None:
-    "Why a result cannot have its place"
-    if os.path.exists(result) and not os.path.isfile(result):
+    "Why a result cannot have its place, if it cannot"
+    if not os.path.exists(result):
+        return None
+    if not os.path.isfile(result):
         return f"its result {result} is a folder or a device: choose another place"
-    if os.path.exists(result) and os.path.exists(file) and os.path.samefile(file, result):
+    if os.path.exists(file) and os.path.samefile(file, result):
         return f"its result {result} is the input itself: choose another place for the result"
     return None
 
 
-def _place(result: Path) -> str:
-    "The same for names that are one file: macOS and Windows do not tell A.png from a.png"
-    alike = sys.platform in ("darwin", "win32")
-    return unicodedata.normalize("NFC", str(result)).casefold() if alike else str(result)
-
-
 def _plan(pairs: Iterable[tuple[Path, Path]], overwrite: bool, report: FolderReport) -> list[tuple[Path, Path]]:
     "(file, its result) of all that is to be done; the rest goes into the report"
-    todo, taken = [], {}
+    todo = []
+    owners = {}  # result -> the first file that has it
     for file, result in pairs:
-        why = _in_the_way(file, result)
-        place = _place(result)
-        if place in taken:
-            why = f"its result {result} is also that of {taken[place]}: rename one of them"
-        taken.setdefault(place, file)
-        if why:
-            report.skipped.append((file, why))
+        problem = _in_the_way(file, result)
+        owner = owners.setdefault(os.path.normcase(result), file)
+        if owner is not file:
+            problem = f"its result {result} is also that of {owner}: rename one of them"
+        if problem:
+            report.skipped.append((file, problem))
         elif os.path.exists(result) and not overwrite:
             report.kept += 1
         else:
@@ -623,47 +637,44 @@ class VideoReport:
     @property
     def lack(self) -> str:
         "What is not as it was, in a line; empty if all is"
-        said = []
+        lacks = []
         if self.damaged or self.missing:
-            counts = f"{self.damaged} pieces could not be decoded properly, {self.missing} frames are missing"
             reasons = "; ".join(list(dict.fromkeys(self.problems))[:3])
-            said.append(f"is damaged: {self.frames} frames were translated, {counts} ({reasons})")
+            lacks.append(
+                f"is damaged: {self.frames} frames were translated, {self.damaged} pieces could not be decoded "
+                f"properly, {self.missing} frames are missing ({reasons})"
+            )
         if self.sound == "left out":
-            said.append("has sound that could not be brought over")
-        return ", and ".join(said)
+            lacks.append("has sound that could not be brought over")
+        return ", and ".join(lacks)
 
 # %% ../nbs/26_translate.ipynb #458e4dc1
 def _video_result(src: Path, dst: Path, overwrite: bool) -> Path:
     "Where the result of a video goes"
     if dst.is_dir():
         dst = dst / f"{src.stem}.mp4"
-    if why := _in_the_way(src, dst):
-        raise TranslateError(why)
+    if problem := _in_the_way(src, dst):
+        raise TranslateError(problem)
     if dst.exists() and not overwrite:
         raise TranslateError(f"{dst} exists: choose another name, or pass overwrite=True")
     return dst
 
 # %% ../nbs/26_translate.ipynb #27bf4813
-def _check_steady(steady: float):
-    if not 0 <= steady < 1:
-        raise ValueError(f"steady={steady}, but it is from 0 to less than 1")
-
-
+_MOST_STEADY = 0.99  # at 1, a shot would keep the statistics of its first frame
 _CUT = 24  # of 255 levels: more change than that from one frame to the next, on average, begins a shot
 
 
 @patch
 def _steadied(self: Translator, frames: Iterable[tuple], keep: float) -> Iterator[tuple]:
     "(picture translated, seconds) for each (picture, seconds), on the statistics of its shot so far"
-    own = copy(self)
-    tile = None
-    own._keep = keep
+    shot = None
+    tile = math.inf
     for image, seconds in frames:
         before = tile
         tile = np.asarray(image.resize(TILE, Image.Resampling.BOX), float)
-        if keep and (before is None or np.abs(tile - before).mean() > _CUT):
-            own._maps = []
-        yield next(own._images([own._opened(image)])), seconds
+        if keep and np.abs(tile - before).mean() > _CUT:
+            shot = Shot(keep)
+        yield next(self._images([self._opened(image)], shot)), seconds
 
 # %% ../nbs/26_translate.ipynb #7d1ec6ef
 @patch
@@ -674,11 +685,11 @@ def video(
     overwrite=False,  # replace `dst` if it exists
     crf: int = 18,  # quality of H.264: 0 (lossless) to 51; 18 looks like the original
     progress=True,  # show a bar
-    steady: float = 0.8,  # share of the frame before in each norm's statistics, from 0 (it flickers) to less than 1
+    steady: float = 0.8,  # share of the frames before in each norm's statistics, from 0 (it flickers) to 0.99
 ) -> VideoReport:
     """Translate a video, frame by frame. `FilmError` if it cannot be read at all; what breaks off midway is kept as far
     as it goes, with a warning."""
-    _check_steady(steady)
+    check_range(0, _MOST_STEADY, steady=steady)
     check_range(0, 51, crf=crf)
     src = Path(src)
     dst = _video_result(src, Path(dst), overwrite)
@@ -704,12 +715,14 @@ def video(
 # %% ../nbs/26_translate.ipynb #9de587c9
 def _pairs(inputs: list[Path], out: Path, suffix: str | None, report: FolderReport) -> list[tuple]:
     "(file, its result) of all inputs; the results lie below `out`, whatever the inputs are called"
-    alone = len(inputs) == 1 and not os.path.isdir(inputs[0])
-    if alone and out.suffix.lower() in {*_SAVE, *CONTAINERS} and not os.path.isdir(out):
-        return [(inputs[0], out)]  # `out` is the name of the one result
-    if out.suffix.lower() in {*_SAVE, *CONTAINERS, *IMAGE_SUFFIXES, *FILM_SUFFIXES} and not os.path.isdir(out):
-        names = f"one picture can be called {' '.join(_SAVE)}, one film {' '.join(CONTAINERS)}"
-        raise TranslateError(f"{out}: {names}: choose such a name for one result, or a folder for several")
+    writable = {*_SAVE, *CONTAINERS}
+    if out.suffix.lower() in writable | IMAGE_SUFFIXES | FILM_SUFFIXES and not os.path.isdir(out):
+        if len(inputs) == 1 and not os.path.isdir(inputs[0]) and out.suffix.lower() in writable:
+            return [(inputs[0], out)]
+        raise TranslateError(
+            f"{out}: one picture can be called {' '.join(_SAVE)}, one film {' '.join(CONTAINERS)}: "
+            "choose such a name for one result, or a folder for several"
+        )
     _check_folder(out)
     pairs = []
     for given in inputs:
@@ -765,7 +778,7 @@ def translate_command(
     if not inputs:
         raise TranslateError("nothing to translate: name images, videos or folders")
     _check_suffix(suffix)
-    _check_steady(steady)
+    check_range(0, _MOST_STEADY, steady=steady)
     todo = _plan(_pairs(inputs, out, suffix, report), overwrite, report)
     films = [pair for pair in todo if pair[0].suffix.lower() in FILM_SUFFIXES]
     translator = Translator.load(source, epoch, device, direction=direction, side=side, precision=precision, tile=tile)
@@ -774,7 +787,8 @@ def translate_command(
         try:
             lack = translator.video(file, result, overwrite, progress=progress, steady=steady).lack
             report.done += 1
-            report.partial += [(file, lack)] * bool(lack)
+            if lack:
+                report.partial.append((file, lack))
         except (ValueError, OSError, ArithmeticError) as e:  # a clock beyond all numbers, for instance
             report.skipped.append((file, str(e)))
     return report
