@@ -41,7 +41,8 @@ def made_up(path: Path, films: int, frames: int, seed: int = 0):
             places = ", ".join(f":{name}" for name in about)
             with cat.db:
                 cat.db.execute(f"INSERT INTO films({', '.join(about)}) VALUES({places})", about)
-            cat._put(list(film_frames(film, frames, rng, known)))
+            for row in film_frames(film, frames, rng, known):
+                cat._put(row)
 
 
 def film_frames(film: int, count: int, rng, known: list[dict]):

@@ -197,7 +197,7 @@ def _page_data(picks: Picks, films: list[int], target: int) -> dict:
     rows = rows.assign(rank=picks.now["rank"][every], settled_here=settled_here)
     best = set(picks.select("all", one_a_shot=True).tolist())
     near = {tab: picks.select(tab, "near") for tab in ("all", *FILTERS)}
-    twins = picks.now.index.to_numpy()[picks._near()[["first", "second"]].to_numpy(int)]
+    twins = picks.now.index.to_numpy()[picks.duplicates()[["first", "second"]].to_numpy(int)]
     pictures = zip(every, picks.thumbnails(every, side=160))
     return {
         "title": picks.catalogue.path.stem,

@@ -53,14 +53,14 @@ _SECONDS = (1, 120, 1)  # of a trim that is given in seconds
 _HELP = docments(Thresholds)
 
 
-def _slider(name: str, value: float, marks: int | None, reach: float | None) -> dict:
-    "A threshold as the browser shows it; beyond `reach` a change of it is a search"
+def _slider(name: str, value: float, marks: int | None) -> dict:
+    "A threshold as the browser shows it, with how many frames it marks"
     in_seconds = name == "trim" and value >= 1
     low, high, step = _SECONDS if in_seconds else _SLIDERS[name]
     # a value beyond the slider's ends, set elsewhere, stays within reach
     ends = {"low": min(low, value), "high": max(high, value), "step": step}
     title = "trim, seconds" if in_seconds else name.replace("_", " ")
-    return ends | {"name": name, "title": title, "value": value, "help": _HELP[name], "marks": marks, "reach": reach}
+    return ends | {"name": name, "title": title, "value": value, "help": _HELP[name], "marks": marks}
 
 
 def _count(frames, keep) -> str:
@@ -134,7 +134,6 @@ def _tell(self: FramePicker):
         numbers = counts | {"all": counts["frames"], "by hand": counts["by_hand"]}
         numbers["rejected"] = counts["frames"] - counts["kept"]
         values = asdict(self.picks.thresholds)
-        reach = dict(zip(("duplicate", "colour"), self.picks.reach))
         marks = counts | {"bars": counts["letterbox"]}
         self.state = {
             "view": asdict(self.view),
@@ -144,7 +143,7 @@ def _tell(self: FramePicker):
             "place": self._place(),
             "tabs": [{"name": tab, "count": numbers[tab]} for tab in TABS if numbers[tab] or tab not in FILTERS],
             "films": films[["film", "title", "frames", "kept"]].to_dict("records"),
-            "thresholds": [_slider(name, values[name], marks.get(name), reach.get(name)) for name in _SLIDERS],
+            "thresholds": [_slider(name, values[name], marks.get(name)) for name in _SLIDERS],
             "kept": counts["kept"],
             "target": self.target,
             "undo": bool(self._steps),

@@ -23,25 +23,25 @@ from .scores import LONG, Thresholds
 # %% ../nbs/09_picks.ipynb #87512c8c
 def _cells(tiny: np.ndarray, width: float):
     "(pictures of a cell, pictures of it and of its neighbours, in order) of every cell"
-    lines = tiny.reshape(-1, 8, 24).mean(2)
-    above = lines[:, :4].mean(1)
-    below = lines[:, 4:].mean(1)
-    grey, slope = (np.floor(value / 2 / width).astype(int) for value in (above + below, above - below))
-    cell = grey * 1000 + slope
+    above, below = tiny.reshape(-1, 2, 96).mean(2).T / 2 / width
+    cell = np.floor(above + below).astype(int) * 1000 + np.floor(above - below).astype(int)
     order = np.argsort(cell, kind="stable")
     ranked = cell[order]
+
+    def between(low, high):
+        return order[slice(*np.searchsorted(ranked, [low, high]))]
+
     for here in np.unique(cell):
-        own = np.searchsorted(ranked, [here, here + 1])
-        around = [np.searchsorted(ranked, [here + side - 1, here + side + 2]) for side in (-1000, 0, 1000)]
-        yield order[slice(*own)], np.sort(np.concatenate([order[slice(*ends)] for ends in around]))
+        around = [between(here + side - 1, here + side + 2) for side in (-1000, 0, 1000)]
+        yield between(here, here + 1), np.sort(np.concatenate(around))
 
 
 def _alike(hashes: np.ndarray, rows: np.ndarray, others: np.ndarray, bits: int, most: int) -> np.ndarray:
-    "Pairs of `rows` with preferred ones of `others`, in order of second and first: first, second, bits that differ"
+    "Of each of `rows` the first `most` of `others` that are preferred and have a similar hash: first, second, bits"
     differ = np.bitwise_count(hashes[rows][:, None] ^ hashes[others])
     close = differ <= bits
-    if close.sum() > most * len(rows):  # of a crowd, only as many as will be needed
-        close &= close.cumsum(1) <= most + 1
+    if close.sum() > most * len(rows):
+        close &= close.cumsum(1) <= most
     row, column = np.divmod(np.flatnonzero(close), max(len(others), 1))
     pairs = np.stack([others[column], rows[row], differ[close]])
     return pairs[:, pairs[0] < pairs[1]]
@@ -52,33 +52,21 @@ def near_pairs(
     tiny,  # uint8, n x 192: 8 x 8 RGB
     bits: int = 8,  # at most this many bits of the hashes differ
     colour: float = 0.05,  # and the colours by this on average
-    most: int = 100,  # of one picture with preferred ones; bounds the memory that a film of one view takes
-    among=None,  # numbers of the pictures whose pairs with preferred ones are wanted; default: all
+    most: int = 100,  # so many pairs of a picture with preferred ones are enough, where all are alike
 ) -> pd.DataFrame:  # a row a pair: first (the preferred one), second, bits and colour (that differ); nearest first
-    'All pairs of pictures that look alike. `.attrs["full"]`: the pictures of which `most` left some out'
+    "All pairs of pictures that look alike"
     hashes = np.ascontiguousarray(hashes, np.uint64)
     tiny = np.asarray(tiny, np.uint8).reshape(-1, 192)
-    wanted = np.full(len(hashes), among is None)
-    wanted[among] = True
-    found = [np.zeros((3, 0), int)]
-    colours = [np.zeros(0)]
-    full = [np.zeros(0, int)]
+    found = [np.zeros((4, 0))]
     for cell, around in _cells(tiny, max(colour * 255, 1)):
-        cell = cell[wanted[cell]]
         for start in range(0, len(cell), 64):
             rows = cell[start : start + 64]
-            pairs = _alike(hashes, rows, around[: np.searchsorted(around, rows[-1])], bits, most)
-            place = np.arange(pairs.shape[1]) - np.searchsorted(pairs[1], pairs[1])
-            full.append(pairs[1, place == most])
-            pairs = pairs[:, place < most]
-            apart = np.abs(tiny[pairs[0]].astype(np.int16) - tiny[pairs[1]]).mean(1) / 255
-            found.append(pairs[:, apart <= colour])
-            colours.append(apart[apart <= colour])
-    first, second, differ = np.concatenate(found, axis=1)
-    pairs = pd.DataFrame({"first": first, "second": second, "bits": differ, "colour": np.concatenate(colours)})
-    pairs = pairs.sort_values(["bits", "colour", "first", "second"], ignore_index=True)
-    pairs.attrs["full"] = np.concatenate(full).tolist()
-    return pairs
+            first, second, differ = _alike(hashes, rows, around[: np.searchsorted(around, rows[-1])], bits, most)
+            apart = np.abs(tiny[first].astype(np.int16) - tiny[second]).mean(1) / 255
+            found.append(np.stack([first, second, differ, apart])[:, apart <= colour])
+    pairs = pd.DataFrame(np.concatenate(found, axis=1).T, columns=["first", "second", "bits", "colour"])
+    pairs = pairs.astype({"first": int, "second": int, "bits": int})
+    return pairs.sort_values(["bits", "colour", "first", "second"], ignore_index=True)
 
 # %% ../nbs/09_picks.ipynb #0dd12b7e
 def settle(
@@ -180,7 +168,7 @@ ORDER BY f.name, f.content, r.pts, r.name"""
 
 
 class Picks:
-    """The frames of a catalogue in memory, in the order of films and time. `select`, `page` and `thumbnails` look at
+    """The frames of a catalogue in memory, in the order of films and time. `select`, `table` and `thumbnails` look at
     them, `decide` keeps and rejects (in the catalogue, at once), `undo` takes it back. Rows are named by frame ids."""
 
     def __init__(
@@ -206,7 +194,7 @@ class Picks:
         quality = df.sharp * (1 - df.blend.fillna(0) / 2) / (1 + 4 * df.text)
         df["rank"] = quality.rank(method="first", ascending=False)
         self._read = df.drop(columns="tiny")
-        self.reach = self._near_at = -1, -1  # bits and colour: up to where pairs are known, and of those last used
+        self._searched = None  # the thresholds that `_pairs` were searched for with
         self._read_decisions()
 
     @property
@@ -247,8 +235,8 @@ FROM decisions d JOIN frames r ON r.film=d.film AND r.pts=d.pts AND r.name=d.nam
 
 @patch
 def _read_decisions(self: Picks):
-    said = pd.read_sql_query(_DECISIONS, self.catalogue.db, index_col="id")
-    self._read[list(said)] = said.reindex(self._read.index).fillna("")
+    decisions = pd.read_sql_query(_DECISIONS, self.catalogue.db, index_col="id")
+    self._read[list(decisions)] = decisions.reindex(self._read.index).fillna("")
     self._mark()
 
 
@@ -256,6 +244,12 @@ def _begins(df: pd.DataFrame, tiny: np.ndarray, t: Thresholds) -> pd.Series:
     "Which frames begin a shot: after a cut or a dissolve; every still is one by itself"
     dissolved = _dissolved((df.blend > t.blend).to_numpy(), tiny)
     return (df.cut > t.cut) | dissolved | (df.kind == "stills") | (df.film != df.film.shift())
+
+
+def _places(df: pd.DataFrame, good: pd.Series) -> pd.Series:
+    "The place of each good frame among those of its shot, from 0, the best first"
+    order = df.assign(first=df.decision != "keep")[good].sort_values(["view", "first", "rank"])
+    return order.groupby("view").cumcount().reindex(df.index, fill_value=-1)
 
 
 @patch
@@ -267,81 +261,47 @@ def _mark(self: Picks):
     df = _without_bars(df, t.bars)
     margins = _margins(df, t)
     keep = df.decision == "keep"
-    reject = df.decision == "reject"
-    free = (margins[_FIRM] >= 0).all(axis=1)
+    allowed = (margins[_FIRM] >= 0).all(axis=1) & (df.decision != "reject")
     clean = ~(margins < 0).any(axis=1)
-    instead, df["bits"] = self._settle(((clean | keep) & free & ~reject).to_numpy(), keep.to_numpy())
+    instead, df["bits"] = self._settle(((clean | keep) & allowed).to_numpy(), keep.to_numpy())
     df["duplicate_of"] = np.where(instead < 0, 0, df.index.to_numpy()[instead])
     margins["duplicate"] = np.where(instead < 0, np.inf, df.bits - t.duplicate - 1)
     clean &= instead < 0
-    margins["shot"] = t.per_shot - 1 - self._places((clean | keep) & free & ~reject, df) if t.per_shot else np.inf
-    df["kept"] = (keep & free) | (clean & (margins.shot >= 0) & ~reject & (not t.picked))
+    margins["shot"] = t.per_shot - 1 - _places(df, (clean | keep) & allowed) if t.per_shot else np.inf
+    df["kept"] = allowed & (keep | (clean & (margins.shot >= 0) & (not t.picked)))
     self._margins = margins[FILTERS]
     self.now = df  # every frame with `view` (number of its shot), `kept`, `decision`, scores; `table` makes words of it
 
-
-@patch
-def _places(self: Picks, good: pd.Series, df: pd.DataFrame) -> pd.Series:
-    "The place of each good frame among those of its shot, from 0, the best first"
-    order = df.assign(first=df.decision != "keep")[good].sort_values(["view", "first", "rank"])
-    return order.groupby("view").cumcount().reindex(df.index, fill_value=-1)
-
 # %% ../nbs/09_picks.ipynb #90671f56
-_REACHES = (12, 0.1), (16, 0.2)  # bits and colour up to which pairs are searched for, the first ones that suffice
-
-
-def _within(thresholds: tuple, reach: tuple) -> bool:
-    return thresholds[0] <= reach[0] and thresholds[1] <= reach[1]
-
-
 @patch
-def _find_pairs(self: Picks, bits: int, colour: float, among=None) -> pd.DataFrame:
-    "`near_pairs` of these frames (default: all that could be read), by their rows"
-    df = self._read
-    rows = np.argsort(df["rank"].to_numpy(), kind="stable")[: df.luma.notna().sum()]
-    hashes = df.hash.to_numpy()[rows].astype(np.int64).view(np.uint64)
-    asked = None if among is None else np.flatnonzero(np.isin(rows, among))
-    pairs = near_pairs(hashes, self._tiny[rows], bits, colour, among=asked)
-    pairs.attrs["full"] = [int(rows[one]) for one in pairs.attrs["full"]]
-    return pairs.assign(first=rows[pairs["first"]], second=rows[pairs.second])
-
-
-@patch
-def _near(self: Picks) -> pd.DataFrame:
-    "`near_pairs` at the thresholds"
-    now = self.thresholds.duplicate, self.thresholds.colour
-    if now == self._near_at:
-        return self._near_now
-    if not _within(now, self.reach):
-        self.reach = next(reach for reach in (*_REACHES, now) if _within(now, reach))
-        self._pairs = self._find_pairs(*self.reach)
-    pairs = self._pairs
-    full = self._pairs.attrs["full"]
-    pairs = pairs[(pairs.bits <= now[0]) & (pairs.colour <= now[1])]
-    if len(full):
-        pairs = pd.concat([pairs[~pairs.second.isin(full)], self._find_pairs(*now, full)])
-        pairs = pairs.sort_values(["bits", "colour"], kind="stable", ignore_index=True)
-    self._near_at, self._near_now = now, pairs
-    return pairs
+def duplicates(self: Picks) -> pd.DataFrame:
+    "`near_pairs` at the thresholds, by rows"
+    thresholds = self.thresholds.duplicate, self.thresholds.colour
+    if thresholds != self._searched:
+        df = self._read
+        rows = np.argsort(df["rank"].to_numpy(), kind="stable")[: df.luma.notna().sum()]
+        hashes = df.hash.to_numpy()[rows].astype(np.int64).view(np.uint64)
+        pairs = near_pairs(hashes, self._tiny[rows], *thresholds)
+        self._pairs = pairs.assign(first=rows[pairs["first"]], second=rows[pairs.second])
+        self._searched = thresholds
+    return self._pairs
 
 
 @patch
 def _settle(self: Picks, alive: np.ndarray, keep: np.ndarray) -> tuple:
     "(row of the frame that stays in its place or -1, bits that differ) of every frame"
-    pairs = self._near()
-    differ = np.zeros(len(self), int)
+    pairs = self.duplicates()
     first = pairs["first"].to_numpy()
     second = pairs.second.to_numpy()
-    seen = alive[first] & alive[second] & ~(keep[first] & keep[second])
-    pairs = pairs[seen]
-    first = first[seen]
-    second = second[seen]
-    by_hand = keep[second]
-    pairs = pairs.assign(first=np.where(by_hand, second, first), second=np.where(by_hand, first, second))
-    instead = settle(pairs, len(self))
-    meant = pairs[instead[pairs.second] == pairs["first"]]
-    differ[meant.second] = meant.bits
-    return instead, differ
+    pairs = pairs[alive[first] & alive[second] & ~(keep[first] & keep[second])]
+    by_hand = keep[pairs.second]
+    stays = np.where(by_hand, pairs.second, pairs["first"])
+    goes = np.where(by_hand, pairs["first"], pairs.second)
+    instead = settle(pairs.assign(first=stays, second=goes), len(self))
+    bits = np.zeros(len(self), int)
+    chosen = instead[goes] == stays
+    bits[goes[chosen]] = pairs.bits[chosen]
+    return instead, bits
 
 # %% ../nbs/09_picks.ipynb #30f83b3b
 @patch
@@ -349,13 +309,14 @@ def _chosen(self: Picks, filter: str, film, shot) -> np.ndarray:
     "Which frames a filter stands for, bool"
     df = self.now
     groups = {"all": df.kept | True, "kept": df.kept, "rejected": ~df.kept, "by hand": df.decision != ""}
-    groups |= {said: df.decision == said for said in ("keep", "reject")}
+    groups |= {word: df.decision == word for word in ("keep", "reject")}
     groups |= {name: self._margins[name] < 0 for name in FILTERS}
     check_choice(groups, filter=filter)
     chosen = groups[filter]
-    for name, number in {"film": film, "shot": shot}.items():
-        if number is not None:
-            chosen = chosen & (df[name] == number)
+    if film is not None:
+        chosen = chosen & (df.film == film)
+    if shot is not None:
+        chosen = chosen & (df.shot == shot)
     return chosen.to_numpy()
 
 
@@ -378,7 +339,6 @@ def select(
 ) -> np.ndarray:
     "Frame ids, in the order asked for"
     df = self.now
-    chosen = self._chosen(filter, film, shot)
     if not isinstance(order, str):
         value = pd.Series(order).reindex(df.index)
     elif order == "near":
@@ -387,18 +347,12 @@ def select(
         value = pd.Series(0.0, df.index)
     else:
         raise CurateError(f"order={order!r}: choose 'time', 'near', or give a number for each frame")
-    rows = np.flatnonzero(chosen)
+    rows = np.flatnonzero(self._chosen(filter, film, shot))
     if one_a_shot:
         best = df.iloc[rows].sort_values("rank").drop_duplicates("view")
         rows = np.sort(df.index.get_indexer(best.index))
         value = value.groupby(df.view).transform("max")
     return df.index.to_numpy()[rows[np.argsort(-value.fillna(-np.inf).to_numpy()[rows], kind="stable")]]
-
-
-@patch
-def total(self: Picks, filter: str = "kept", **which) -> int:
-    "How many frames `select(filter, **which)` gives"
-    return len(self.select(filter, **which))
 
 # %% ../nbs/09_picks.ipynb #b6df5de3
 @patch
@@ -439,15 +393,6 @@ def _reason(row, t: Thresholds) -> str:
         return f"rejected by hand ({row.who}, {row.at[:10]})"
     marks = [name for name in row.marks.split(",") if name and (name in _FIRM or not row.decision)]
     return "; ".join(_WORDS[name].format(row=row, t=t) for name in marks) or "not picked by hand"
-
-
-@patch
-def page(self: Picks, offset: int = 0, n: int = 60, **which) -> pd.DataFrame:
-    "`table` of `n` frames of `select(**which)`, with `shot_size`, the frames of those chosen"
-    df = self.table(self.select(**which)[offset : offset + n])
-    chosen = self._chosen(which.get("filter", "kept"), which.get("film"), which.get("shot"))
-    size = self.now.view[df.index].map(self.now.view[chosen].value_counts())
-    return df.assign(shot_size=size.astype(int))
 
 # %% ../nbs/09_picks.ipynb #8f023703
 def _cut_bars(im: Image.Image, row) -> Image.Image:

@@ -291,12 +291,6 @@ function picker(root, source) {
     film.value = wanted.film ?? "";
   }
 
-  // Beyond its reach a threshold needs a search: not while the slider moves, only where it is let go.
-  const isSearch = (name, value) => {
-    const { reach } = state.thresholds.find((one) => one.name === name);
-    return reach !== null && value > reach;
-  };
-
   // While one value is worked out, only the latest of the next ones waits.
   function move(name, value, keep) {
     moves.set(name, { kind: "threshold", name, value, keep });
@@ -308,7 +302,6 @@ function picker(root, source) {
     moving = name !== undefined;
     if (!moving) return;
     moves.delete(name);
-    if (isSearch(name, command.value)) told.textContent = "looking for near-duplicates …";
     source.send(command);
   }
 
@@ -328,7 +321,7 @@ function picker(root, source) {
     );
     input.addEventListener("input", () => {
       value.textContent = input.value;
-      if (!isSearch(one.name, Number(input.value))) move(one.name, Number(input.value), false);
+      move(one.name, Number(input.value), false);
     });
     input.addEventListener("change", () => move(one.name, Number(input.value), true));
     return line;
