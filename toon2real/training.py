@@ -191,47 +191,36 @@ def _environment(self: Trainer) -> dict:
 # %% ../nbs/28_training.ipynb #160fb80c
 @patch
 def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Options, progress, callbacks):
-    "Data, device, options and listeners; all but the run"
-    recipe = self.recipe = system.recipe
-    self.device = join(usable(device))
-    rank, world = ranks()
-    self.first = rank == 0  # of several processes: the one that writes and speaks
-    self.progress = progress and self.first
-    if self.device.type == "cpu":
-        self._settle_threads()
-    self.options = options = replace(
+    "Device, data, options, system and listeners; all but the run"
+    self.recipe = system.recipe
+    self._take_device(device, progress)
+    self._open_data(cartoon, photo, val)
+    self.options = replace(
         options,
         precision=choose_precision(options.precision, self.device),
-        weights_every=options.weights_every or max(1, recipe.total_epochs // 20),
+        weights_every=options.weights_every or max(1, self.recipe.total_epochs // 20),
     )
-    self.cartoon, self.photo = (Domain.open(pictures, load_side(recipe.side)) for pictures in (cartoon, photo))
-    if val is not None and (isinstance(val, str) or len(val) != 2):
-        raise ValueError("val is no pair: give the held-out pictures as val=(cartoon, photo)")
-    self.val = None if val is None else tuple(Domain.open(pictures, recipe.side) for pictures in val)
     self.judge = None
     if options.evaluate_every:
         by_the_first(self._seat_judge)
-    numbers = dict(side=recipe.side, batch=recipe.batch, seed=recipe.seed)
-    self.pairs = Pairs(self.cartoon, self.photo, **numbers, device=self.device, rank=rank, world=world)
-    steps = recipe.total_epochs * self.pairs.steps
+    steps = self.recipe.total_epochs * self.pairs.steps
     with _determinism(options.deterministic):  # or what is compiled now would be compiled again then
-        self.system = system.to(self.device).speed_up(options.precision, options.compile, steps)
+        self.system = system.to(self.device).speed_up(self.options.precision, options.compile, steps)
     self._choose_samples()
-    shown = progress and not any(callback.displays for callback in callbacks)
-    own = [Record(), *([display_progress()] if shown else []), *([TensorBoard()] if options.tensorboard else [])]
-    self.callbacks = [*own, *callbacks] if self.first else []
-    self.until, self.warned = recipe.total_epochs, None
-    self.meter = Meter(1 if self.device.type == "cpu" else 50)
-    self.seconds = 0.0
-    self.pace = Pace()
-    self.state = "ready"
-    self.problem = ""
-    self.judged = None
-    self.stopped, self.look_asked = False, False
-    self.done = defaultdict(time.monotonic)  # when what was done last, see `_after`
-    self.look_pause = 5
+    self._gather(callbacks)
+    self._stand_ready()
 
-# %% ../nbs/28_training.ipynb #6dd93421
+
+@patch
+def _take_device(self: Trainer, device, progress: bool):
+    "The device of this process, its threads, and whether it speaks"
+    self.device = join(usable(device))
+    self.first = ranks()[0] == 0  # of several processes: the one that writes and speaks
+    self.progress = progress and self.first
+    if self.device.type == "cpu":
+        self._settle_threads()
+
+
 @patch
 def _settle_threads(self: Trainer):
     "As many threads as the run began with; one for a new run where several are slower"
@@ -240,6 +229,47 @@ def _settle_threads(self: Trainer):
         self._say(told)
 
 
+@patch
+def _open_data(self: Trainer, cartoon, photo, val):
+    "Both domains and the batches of this process; the held-out pictures, if there are any"
+    recipe = self.recipe
+    rank, world = ranks()
+    self.cartoon, self.photo = (Domain.open(pictures, load_side(recipe.side)) for pictures in (cartoon, photo))
+    if val is not None and (isinstance(val, str) or len(val) != 2):
+        raise ValueError("val is no pair: give the held-out pictures as val=(cartoon, photo)")
+    self.val = None if val is None else tuple(Domain.open(pictures, recipe.side) for pictures in val)
+    self.pairs = Pairs(
+        self.cartoon, self.photo, recipe.side, recipe.batch, recipe.seed, self.device, rank=rank, world=world
+    )
+
+
+@patch
+def _gather(self: Trainer, callbacks):
+    "Who is told of the training: the first process's record and display, and the caller's callbacks"
+    own = [Record()]
+    if self.progress and not any(callback.displays for callback in callbacks):
+        own.append(display_progress())
+    if self.options.tensorboard:
+        own.append(TensorBoard())
+    self.callbacks = [*own, *callbacks] if self.first else []
+
+
+@patch
+def _stand_ready(self: Trainer):
+    "What changes while it trains, as it is before"
+    self.until = self.recipe.total_epochs
+    self.meter = Meter(1 if self.device.type == "cpu" else 50)
+    self.pace = Pace()
+    self.seconds = 0.0
+    self.state = "ready"
+    self.problem = ""
+    self.judged = None
+    self.warned = None  # the epoch of the last warning that colours invert
+    self.stopped = self.look_asked = False
+    self.done = defaultdict(time.monotonic)  # when what was done last, see `_after`
+    self.look_pause = 5
+
+# %% ../nbs/28_training.ipynb #6dd93421
 @patch
 def _choose_samples(self: Trainer):
     """The sample images, a seeded choice, centre-cropped where the map is larger than the recipe's side; and what
