@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
@@ -69,15 +68,15 @@ def prepare(recipes: Iterable[Recipe], cartoon, photo, out: Path, **options) -> 
 # %% ../nbs/29_experiment.ipynb #52ccf4bf
 def _plan(recipes: Iterable[Recipe], out: Path, seeds: Iterable[int] = None) -> dict[Path, Recipe]:
     "The folder of each training"
-    recipes = list(recipes)
-    plan = {Path(out) / recipe.name: recipe for recipe in recipes}
-    if len(plan) < len(recipes):
-        names = ", ".join(recipe.name for recipe in recipes)
-        raise ValueError(f"recipes share a name ({names}): give each its own with replace(name=...)")
-    if seeds is None:
-        return plan
-    each = product(plan.items(), seeds)
-    return {path.with_name(f"{path.name}-seed{seed}"): recipe.replace(seed=seed) for (path, recipe), seed in each}
+    if seeds is not None:
+        recipes = [recipe.replace(seed=seed) for recipe, seed in product(recipes, seeds)]
+    plan = {}
+    for recipe in recipes:
+        path = Path(out) / (recipe.name if seeds is None else f"{recipe.name}-seed{recipe.seed}")
+        if path in plan:
+            raise ValueError(f"recipes share a name ({recipe.name}): give each its own with replace(name=...)")
+        plan[path] = recipe
+    return plan
 
 
 def _trainer(recipe: Recipe, cartoon, photo, path: Path, **options) -> Trainer | None:
@@ -85,13 +84,12 @@ def _trainer(recipe: Recipe, cartoon, photo, path: Path, **options) -> Trainer |
     if not (path / "run.json").exists():
         return Trainer(recipe, cartoon, photo, run=path, **options)
     run = Run(path)
-    total = recipe.total_epochs
     if run.recipe != recipe:
         raise RunError(f"{path} holds a run of another recipe ({run.recipe}): choose another folder, or remove it")
-    if len(run.history) == total and total in run.weight_epochs:
+    if len(run.history) == recipe.total_epochs in run.weight_epochs:
         return None
-    options = {k: v for k, v in options.items() if k in ("val", "device", "progress", "callbacks")}
-    return Trainer.resume(path, cartoon, photo, **options)
+    changeable = {name: options[name] for name in ("val", "device", "progress", "callbacks") if name in options}
+    return Trainer.resume(path, cartoon, photo, **changeable)
 
 # %% ../nbs/29_experiment.ipynb #c11c48f7
 def held_out(run: Run) -> bool:
@@ -117,20 +115,19 @@ def _pictures(run: Run, kind: str, given=None) -> np.ndarray:
     "One domain; RunError where it cannot be read or has changed"
     if "data" not in run.about:
         raise RunError(f"{run.path / 'run.json'} lacks data: bring back a copy of it")
-    data = run.about["data"]
-    give = f"give others by --{kind} FOLDER (in Python {kind}=)"
-    recorded = data.get(f"val_{kind}", data[kind])
+    recorded = run.about["data"].get(f"val_{kind}") or run.about["data"][kind]
     source = recorded["source"] if given is None else given
+    others = f"give others by --{kind} FOLDER (in Python {kind}=)"
     if source is None:
-        raise RunError(f"{run.path} was trained on arrays, not on folders: {give}")
+        raise RunError(f"{run.path} was trained on arrays, not on folders: {others}")
     try:
         domain = Domain.open(source, run.recipe.side, progress=False)
     except (ValueError, OSError) as e:
-        raise RunError(f"the {kind}s of {run.path} cannot be read ({e}): {give}") from e
+        raise RunError(f"the {kind}s of {run.path} cannot be read ({e}): {others}") from e
     if given is None and held_out(run) and domain.hash != recorded["hash"] and not _drawn(run):
         raise RunError(
             f"{source} holds other {kind}s now ({len(domain)}) than when {run.path} was trained "
-            f"({recorded['images']}): restore them, or {give}"
+            f"({recorded['images']}): restore them, or {others}"
         )
     return domain.images
 
@@ -181,10 +178,9 @@ _SPARE = ("#882255", "#e69f00", "#56b4e9", "#7b3294", "#8c6d31")
 
 
 def colour(name: str, taken: Iterable[str] = ()) -> str:
-    "The colour of a system, or another if that is among the colours `taken`; the same name gives the same"
-    first = int(sha256(name.encode()).hexdigest(), 16) % len(_SPARE)
-    wanted = [*filter(None, [COLOURS.get(name)]), *_SPARE[first:], *_SPARE[:first]]
-    return next((one for one in wanted if one not in taken), wanted[0])
+    "The colour of a system, or a spare one where that is among the colours `taken`"
+    wanted = COLOURS.get(name, _SPARE[0])
+    return next((one for one in (wanted, *_SPARE) if one not in taken), wanted)
 
 # %% ../nbs/29_experiment.ipynb #33b73d87
 @dataclass
@@ -285,8 +281,9 @@ class Comparison:
         "All cartoons and photographs that the runs can be judged on"
         sides = sorted({run.recipe.side for run in self.runs})
         if len(sides) > 1:
-            told = " and ".join(map(str, sides))
-            raise RunError(f"runs of {told} px cannot share a table: compare those of one side")
+            raise RunError(
+                f"runs of {' and '.join(map(str, sides))} px cannot share a table: compare those of one side"
+            )
         return validation(self.runs[0], self.cartoon, self.photo)
 
     @cached_property
@@ -303,10 +300,11 @@ class Comparison:
     def table(self) -> pd.DataFrame:
         "Floor, untranslated input, and each run at its best and its last epoch; `.attrs` has the terms"
         judge = self.judge
-        told = next((run.about["judge"] for run in self.runs if run.same_judge(judge.about)), judge.about)
-        floor = judge.floor | told.get("floor", {})
-        untranslated = judge.untranslated | told["untranslated"]
-        rows = {FLOOR: floor, UNTRANSLATED: untranslated}
+        recorded = next((run.about["judge"] for run in self.runs if run.same_judge(judge.about)), judge.about)
+        rows = {
+            FLOOR: judge.floor | recorded.get("floor", {}),
+            UNTRANSLATED: judge.untranslated | recorded["untranslated"],
+        }
         for name, (run, which, epoch) in tqdm(self.shown.items(), "judging", disable=not self.progress, leave=False):
             rows[name] = self._facts(run, which, epoch) | self._metrics(run, epoch)
         columns = "system", "seed", "epoch", "which", "pairs", "seconds", "parameters", *judge.untranslated, "paper"
@@ -349,12 +347,12 @@ def epochs(self: Comparison, run: Run) -> dict[str, int]:
     if not kept:
         upto = f" up to epoch {self.until}" if self.until else ""
         raise RunError(f"{run.path} holds no weights{upto} yet: train it first")
-    every = self.history(run).set_index("epoch").get(run.metric, pd.Series(dtype=float))
-    judged = every[every.index.isin(kept)].dropna()
-    if judged.empty:
+    judged = run.judged.loc[: self.until].get(run.metric, pd.Series(dtype=float))
+    judged_and_kept = judged[judged.index.isin(kept)]
+    if judged_and_kept.empty:
         return {"last": kept[-1]}
-    best = int(judged.idxmin())
-    return {"best" if best == every.idxmin() else "best kept": best, "last": kept[-1]}
+    best = judged_and_kept.idxmin()
+    return {"best" if best == judged.idxmin() else "best kept": int(best), "last": kept[-1]}
 
 # %% ../nbs/29_experiment.ipynb #9cc74def
 @dataclass
@@ -416,8 +414,9 @@ def _facts(self: Comparison, run: Run, which: str, epoch: int) -> dict:
     "What a row says beside its metrics"
     history = run.history[run.history.epoch <= epoch]
     if history.empty or not {"pairs", "seconds"} <= set(history):
-        file = run.path / "history.csv"
-        raise RunError(f"{file} has no pairs and seconds up to epoch {epoch}: bring back a copy of it")
+        raise RunError(
+            f"{run.path / 'history.csv'} has no pairs and seconds up to epoch {epoch}: bring back a copy of it"
+        )
     return {
         "system": run.recipe.name,
         "seed": run.recipe.seed,
@@ -434,19 +433,23 @@ def _facts(self: Comparison, run: Run, which: str, epoch: int) -> dict:
 def _terms(self: Comparison) -> dict:
     "What the numbers of the table were measured on"
     names = "n", "seed", "reps", "metric", "main", "kid", "available"
-    terms = {name: getattr(self.judge, name) for name in names}
-    side = self.runs[0].recipe.side
-    notes = self._remarks()
-    return terms | {"extractor": repr(self.extractor), "side": side, "until": self.until, "notes": notes}
+    return {name: getattr(self.judge, name) for name in names} | {
+        "extractor": repr(self.extractor),
+        "side": self.runs[0].recipe.side,
+        "until": self.until,
+        "notes": self._remarks(),
+    }
 
 # %% ../nbs/29_experiment.ipynb #0d0f837d
 @patch
 def _metrics(self: Comparison, run: Run, epoch: int) -> dict:
     "The metrics of a kept epoch: as its history has them, where the same judge wrote them"
-    known, judged = {}, run.judged
-    if run.same_judge(self.judge.about) and epoch in judged.index:
-        known = judged.loc[epoch].filter(list(self.judge.untranslated)).to_dict()
-    return known if known and not self.reps else _judge_epoch(self.judge, run, epoch, self._pictures[0]) | known
+    known = {}
+    if run.same_judge(self.judge.about) and epoch in run.judged.index:
+        known = run.judged.loc[epoch].filter(list(self.judge.untranslated)).to_dict()
+    if known and not self.reps:
+        return known
+    return _judge_epoch(self.judge, run, epoch, self._pictures[0]) | known
 
 # %% ../nbs/29_experiment.ipynb #e935bf00
 @patch(as_prop=True)
@@ -458,11 +461,9 @@ def notes(self: Comparison) -> list[str]:
         if values.nunique() > 1:
             each = "; ".join(f"{label}: {value}" for label, value in values.dropna().items())
             sentences.append(f"Different {what}. {each}.")
-    names = Counter(group.runs[0].recipe.name for group in self.groups)
-    if twice := sorted(name for name, times in names.items() if times > 1):
-        sentences.append(
-            f"Different recipes under one name: {', '.join(twice)}. Give each its own with replace(name=...)."
-        )
+    names = {group.runs[0].recipe.name for group in self.groups}
+    if len(names) < len(self.groups):
+        sentences.append("Different recipes under one name: give each its own with replace(name=...).")
     return sentences
 
 # %% ../nbs/29_experiment.ipynb #f18f0a52
@@ -479,17 +480,20 @@ def _conditions(self: Comparison, run: Run) -> dict[str, str]:
     "What should be the same for all runs"
     data = run.about.get("data", {})
     history = self.history(run)
-    hashes = {what: data[name]["hash"].removeprefix("sha256:") for name, what in DOMAINS.items() if name in data}
-    conditions = {f"{what}, by content hash": told[:12] for what, told in hashes.items()} | {
+    conditions = {
         "numbers of pairs seen": f"{int(history.pairs.max()) if len(history) else 0:,}",
         "crop sizes": f"{run.recipe.side} px",
         "batch sizes": str(run.recipe.batch),
+        "seeds": ", ".join(str(one.recipe.seed) for one in self.group(run).runs),
     }
+    for name, pictures in DOMAINS.items():
+        if name in data:
+            conditions[f"{pictures}, by content hash"] = data[name]["hash"].removeprefix("sha256:")[:12]
     if run.best is not None:
         judge = run.about["judge"]
         terms = "metric", "n", "seed", "extractor", "images"
         conditions["judges while they trained"] = ", ".join(f"{term} {judge.get(term)}" for term in terms)
-    return conditions | {"seeds": ", ".join(str(one.recipe.seed) for one in self.group(run).runs)}
+    return conditions
 
 # %% ../nbs/29_experiment.ipynb #1dc72760
 @patch(as_prop=True)
@@ -518,8 +522,11 @@ def _remarks(self: Comparison) -> list[str]:
     remarks = self.notes + self.missing
     for run in self.runs:
         if run.best is not None and not run.same_judge(self.judge.about):
-            other = "{extractor}, N = {n}".format(**run.about["judge"])
-            remarks.append(f"{self.label(run)}: its best epoch was chosen by another judge ({other}).")
+            other = run.about["judge"]
+            remarks.append(
+                f"{self.label(run)}: its best epoch was chosen by another judge "
+                f"({other['extractor']}, N = {other['n']})."
+            )
     return [*remarks, f"The floor is of {self.judge.floor_of}."]
 
 # %% ../nbs/29_experiment.ipynb #7c306d6b
@@ -547,8 +554,7 @@ def printed(
     table: pd.DataFrame,  # of a `Comparison` or `fid.evaluate`
 ) -> pd.DataFrame:  # strings
     "The table as it is read: standard errors and intervals beside their numbers"
-    beside = (" se", " low", " high")
-    columns = [name for name in table if name not in ("system", "which") and not name.endswith(beside)]
+    columns = [name for name in table if not name.endswith(("system", "which", " se", " low", " high"))]
     rows = [[_cell(row, name) for name in columns] for row in table.to_dict("records")]
     return pd.DataFrame(rows, table.index, columns)
 
@@ -585,8 +591,13 @@ def latex(table: pd.DataFrame) -> str:
     return text.strip().replace("±", r"$\pm$")
 
 # %% ../nbs/29_experiment.ipynb #3ba3d886
-_RESULTS = {"table.csv": ",system,seed,", "table.md": "| ", "table.tex": "tabular", "history.csv": "run,epoch,"}
-_RESULTS["about.json"] = '"table"'
+_RESULTS = {  # file -> words near its beginning
+    "table.csv": ",system,seed,",
+    "table.md": "| ",
+    "table.tex": "tabular",
+    "history.csv": "run,epoch,",
+    "about.json": '"table"',
+}
 
 
 def check_results(
@@ -605,7 +616,7 @@ def write_results(
     check_results(out)
     table, labels, runs = comparison.table, comparison.labels, comparison.runs
     history = pd.concat([run.history for run in runs], keys=labels, names=["run"]).reset_index("run")
-    about = {"table": table.attrs, "runs": dict(zip(labels, map(_told_of, runs), strict=True))}
+    about = {"table": table.attrs, "runs": dict(zip(labels, map(_without_paths, runs), strict=True))}
     files = {
         "table.csv": table.to_csv(),
         "table.md": markdown(table) + "\n",
@@ -618,13 +629,15 @@ def write_results(
     return [Path(out) / name for name in files]
 
 # %% ../nbs/29_experiment.ipynb #53626bb6
-def _told_of(run: Run) -> dict:
-    "What a run says of itself, without paths"
-    about = {key: run.about.get(key) for key in ("options", "environment", "created", "judge")}
-    options = about["options"] or {}
-    about["options"] = options | {"extractor": Path(str(options.get("extractor", ""))).name}
-    about["data"] = {name: domain | {"source": None} for name, domain in run.about["data"].items()}
-    return {"recipe": recipe_to_dict(run.recipe), **about}
+def _without_paths(run: Run) -> dict:
+    "What a run says of itself, but for where it and its pictures are"
+    about = {key: run.about.get(key) for key in ("environment", "created", "judge")}
+    options = run.about.get("options", {})
+    return about | {
+        "recipe": recipe_to_dict(run.recipe),
+        "options": options | {"extractor": Path(str(options.get("extractor"))).name},
+        "data": {name: domain | {"source": None} for name, domain in run.about["data"].items()},
+    }
 
 # %% ../nbs/29_experiment.ipynb #dded2ac7
 def permutation_p(
@@ -661,6 +674,9 @@ def over_seeds(
     return pd.concat(parts, names=["epoch", "measure"])
 
 # %% ../nbs/29_experiment.ipynb #d32b16dd
+FRECHET = "Frechet (simple features)"
+
+
 def against_truth(
     images: np.ndarray,  # uint8 N x H x W x 3
     truth: np.ndarray,  # the true photographs, likewise
@@ -678,8 +694,5 @@ def against_truth(
         "error": float(abs(made - true).mean()),
         "colour": float(abs(made.mean(within) - true.mean(within)).mean()),
         "contrast": float(abs(made.std(within) - true.std(within)).mean()),
-        FRECHET: float(frechet_features(simple_features(images), simple_features(photos))),
+        FRECHET: frechet_features(simple_features(images), simple_features(photos)),
     }
-
-
-FRECHET = "Frechet (simple features)"
