@@ -23,10 +23,11 @@ def _float64(x, name: str = "features") -> torch.Tensor:
     if not isinstance(x, torch.Tensor):
         x = torch.as_tensor(np.asarray(x))
     x = x.detach().to(torch.float64)
-    bad = int((~x.isfinite()).sum())
-    if bad:
-        why = "the network that made them, or its images, are broken"
-        raise ValueError(f"{name}: {bad} of {x.numel()} values are NaN or infinite: {why}")
+    if bad := int((~x.isfinite()).sum()):
+        raise ValueError(
+            f"{name}: {bad} of {x.numel()} values are NaN or infinite: "
+            "the network that made them, or its images, are broken"
+        )
     return x
 
 # %% ../nbs/22_distances.ipynb #51c0fd83
@@ -45,8 +46,9 @@ def _pair(x, y, least: int = 2):
     x = _rows(x, "x", least)
     y = _rows(y, "y", least)
     if x.shape[1] != y.shape[1]:
-        widths = f"{x.shape[1]} and of {y.shape[1]}"
-        raise ValueError(f"features of {widths} dimensions cannot be compared: use one extractor for both")
+        raise ValueError(
+            f"features of {x.shape[1]} and of {y.shape[1]} dimensions cannot be compared: use one extractor for both"
+        )
     return x, y.to(x.device)
 
 # %% ../nbs/22_distances.ipynb #6fa42e99
@@ -79,16 +81,21 @@ def frechet_distance(
     "Frechet distance of two Gaussians in float64, for covariances of any rank (Heusel et al. 2017, Eq. 6)"
     mu1 = _float64(mu1, "mu1").reshape(-1)
     mu2 = _float64(mu2, "mu2").reshape(-1)
-    cov1, cov2 = (torch.atleast_2d(_float64(o, name)) for o, name in ((cov1, "cov1"), (cov2, "cov2")))
-    D = len(mu1)
-    for name, o, shape in (("mu2", mu2, (D,)), ("cov1", cov1, (D, D)), ("cov2", cov2, (D, D))):
-        if o.shape != shape:
-            why = f"mu1 has {D} dimensions: both sets need features of one extractor"
-            raise ValueError(f"{name} has shape {tuple(o.shape)} but {why}")
-    for name, cov in (("cov1", cov1), ("cov2", cov2)):
-        if (cov - cov.T).abs().max() > 1e-6 * cov.abs().max():
-            raise ValueError(f"{name} is no covariance: it is not symmetric")
+    if len(mu1) != len(mu2):
+        raise ValueError(f"mu1 has {len(mu1)} dimensions, mu2 {len(mu2)}: both sets need features of one extractor")
+    cov1 = _covariance(cov1, "cov1", len(mu1))
+    cov2 = _covariance(cov2, "cov2", len(mu1))
     return _squared_distance((mu1, cov1.trace(), _factor(cov1)), (mu2, cov2.trace(), _factor(cov2)))
+
+
+def _covariance(x, name: str, dims: int) -> torch.Tensor:
+    "`x` as a covariance of so many dimensions"
+    x = torch.atleast_2d(_float64(x, name))
+    if x.shape != (dims, dims):
+        raise ValueError(f"{name} has shape {tuple(x.shape)} but the means have {dims} dimensions: use one extractor")
+    if (x - x.T).abs().max() > 1e-6 * x.abs().max():
+        raise ValueError(f"{name} is no covariance: it is not symmetric")
+    return x
 
 # %% ../nbs/22_distances.ipynb #24ad1b38
 def _centred(x: torch.Tensor):

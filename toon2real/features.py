@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .data import cache_folder
-from .images import ImageError, WriteError, atomic, list_images, open_image, to_uint8
+from .images import ImageError, WriteError, atomic, check_pixels, list_images, open_image, to_uint8
 from toon2real.inception import (
     DIMS,  # noqa: F401
     OFFICIAL,  # noqa: F401
@@ -171,20 +171,18 @@ def _is_path(o) -> bool:
 
 def _channels_last(images):
     "An array or tensor of images as uint8 N x H x W x 3"
-    if not isinstance(images, (np.ndarray, torch.Tensor)):
-        forms = "pass a folder, a list of paths or images, an array, a tensor or a domain"
-        raise ImageError(f"{type(images).__name__} is no set of images: {forms}")
-    if images.ndim != 4 or 3 not in (images.shape[1], images.shape[-1]):
-        forms = "N x H x W x 3 (uint8) or N x 3 x H x W is"
-        raise ImageError(f"an array of shape {tuple(images.shape)} is no set of images: {forms}")
+    if getattr(images, "ndim", 0) != 4:
+        raise ImageError(
+            f"{type(images).__name__} of shape {tuple(np.shape(images))} is no set of images: pass a folder, a list "
+            "of paths or images, uint8 N x H x W x 3, floats N x 3 x H x W in [-1, 1], or a domain"
+        )
     if images.dtype in (torch.uint8, np.uint8):
-        images = images.cpu() if isinstance(images, torch.Tensor) else images
-        return images if images.shape[-1] == 3 else images.swapaxes(1, 2).swapaxes(2, 3)
-    images = torch.as_tensor(images).detach()
-    highest = float(images.abs().max()) if len(images) else 0.0
-    if highest > 1.5:
-        what = f"{images.dtype} images up to {highest:.3g}"
-        raise ImageError(f"{what}: floats in [-1, 1], or 0...255 as uint8, are images")
+        pixels = images.cpu().numpy() if isinstance(images, torch.Tensor) else images
+        check_pixels(pixels)
+        return pixels
+    images = torch.as_tensor(images)
+    if len(images) and images.abs().max() > 1.5:
+        raise ImageError(f"{images.dtype} images above 1.5: floats in [-1, 1], or 0...255 as uint8, are images")
     return to_uint8(images)
 
 
@@ -204,18 +202,19 @@ class ImageSet:
         self,
         source,  # folder; list of paths, PIL images or arrays; uint8 N x H x W x 3; float N x 3 x H x W; domain
     ):
-        array = getattr(source, "images", source)
+        self.stored = True  # is it on disk, so that its features are worth keeping?
         if isinstance(source, ImageSet):
             self.items, self.stored = source.items, source.stored
         elif _is_path(source):
             self.items = list_images(source)
-            self.stored = True
         elif isinstance(source, (list, tuple)):
             self.items = list(source)
             self.stored = all(map(_is_path, source))
-        else:  # `stored`: on disk, so that its features are worth keeping
-            self.items = _channels_last(array)
-            self.stored = isinstance(array, np.memmap) or array is not source
+        elif hasattr(source, "images"):
+            self.items = _channels_last(source.images)
+        else:
+            self.items = _channels_last(source)
+            self.stored = isinstance(source, np.memmap)
         if not len(self.items):
             raise ImageError("an empty set of images: pass one or more")
 
@@ -331,9 +330,8 @@ def best_extractor(
     except WeightsMissing as e:
         if str(which) != "auto":
             raise
-        if os.environ.get("TOON2REAL_INCEPTION"):
-            why = str(e).splitlines()[0]
-            warnings.warn(f"{why} Distances are on simple features instead", stacklevel=2)
+        if "TOON2REAL_INCEPTION" in os.environ:
+            warnings.warn(f"{e} Distances are on simple features instead", stacklevel=2)
         return SimpleFeatures()
 
 # %% ../nbs/24_features.ipynb #cf0a18bc

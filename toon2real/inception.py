@@ -51,10 +51,11 @@ class WeightsMissing(RuntimeError):
 
     def __init__(self, message: str):
         fetch = f"import torch; torch.hub.load_state_dict_from_url('{_URL}', check_hash=True)"
-        there = f"which leaves it at {_hub_file()}"
-        other = f"set TOON2REAL_INCEPTION=/path/to/{OFFICIAL}, or pass weights='/path/to/{OFFICIAL}'"
-        remedy = f'fetch it once, on a machine with internet (python -c "{fetch}"), {there}; or {other}'
-        super().__init__(f"{message} What to do: {remedy}")
+        super().__init__(
+            f'{message} What to do: fetch it once, on a machine with internet (python -c "{fetch}"), '
+            f"which leaves it at {_hub_file()}; or set TOON2REAL_INCEPTION=/path/to/{OFFICIAL}, "
+            f"or pass weights='/path/to/{OFFICIAL}'"
+        )
 
 
 def _hub_file() -> Path:
@@ -65,15 +66,9 @@ def find_inception(
     weights=None,  # path of a .pth or .safetensors file
 ) -> Path:
     "File with the Inception weights: `weights`, else $TOON2REAL_INCEPTION, else torch hub's; or `WeightsMissing`"
-    places = {
-        "weights=": weights,
-        "$TOON2REAL_INCEPTION": os.environ.get("TOON2REAL_INCEPTION"),
-        "torch hub's cache": _hub_file(),
-    }
-    origin, path = next((origin, path) for origin, path in places.items() if path)
-    path = Path(path).expanduser()
+    path = Path(weights or os.environ.get("TOON2REAL_INCEPTION") or _hub_file()).expanduser()
     if not path.is_file():
-        raise WeightsMissing(f"No Inception weights at {path} ({origin}): there is no such file.")
+        raise WeightsMissing(f"No Inception weights at {path}: there is no such file.")
     return path
 
 # %% ../nbs/23_inception.ipynb #00ca96ed
@@ -156,8 +151,10 @@ class Inception(nn.Module):
         self.dtype = dtype
         if self.dims not in self.hashes:
             served = ", ".join(map(str, self.hashes)) or "no"
-            remedy = "ask for fewer, or give the full weights." if self.hashes else "they are of another network."
-            raise WeightsMissing(f"{self.path}: these weights serve {served} dimensions, not {self.dims}: {remedy}")
+            raise WeightsMissing(
+                f"{self.path}: these weights serve {served} dimensions, not {self.dims}: "
+                "ask for fewer, or give the full weights of FID's Inception."
+            )
         net = _network(state, self.dims, self.path)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.net = net.to(self.device, dtype, memory_format=torch.channels_last)
