@@ -12,8 +12,9 @@ from test_widgets import keep_picture, keep_screenshot, open_notebook
 
 from toon2real.catalogue import Catalogue
 from toon2real.cli import main
+from toon2real.curate import pick_page, take_picks
 from toon2real.images import png_bytes
-from toon2real.likeness import Likeness, likeness, pick_page, take_picks
+from toon2real.likeness import Likeness, likeness
 from toon2real.picks import Picks
 from toon2real.scenes import scenes, write_film
 from toon2real.scores import Thresholds
@@ -281,7 +282,7 @@ def test_curate_writes_a_page_and_reads_its_picks(catalogue, tmp_path, capsys):
     decision = {"film": film, "pts": pts, "name": "", "keep": False}
     given.write_text(json.dumps({"who": "eve", "decisions": [decision]}))
     main(["curate", str(catalogue), "--picks", str(given)])
-    assert "0 frames kept, 1 rejected" in capsys.readouterr().out
+    assert "frames 0 kept, 1 rejected" in capsys.readouterr().out
     assert decisions(catalogue) == [(frame, 0)]
 
 

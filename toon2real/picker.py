@@ -18,9 +18,10 @@ from fastcore.basics import patch
 from fastcore.docments import docments
 
 from .catalogue import CurateError
-from .likeness import TABS, Likeness, credit
+from .curate import TABS, credit
+from .likeness import Likeness
 from .live import PictureWidget, static
-from .picks import FILTERS, Picks, when
+from .picks import DONE, FILTERS, Picks, when
 from .scores import Thresholds
 
 # %% ../nbs/37_picker.ipynb #ede4016f
@@ -28,7 +29,7 @@ from .scores import Thresholds
 class View:
     "What the tiles show"
 
-    tab: str = "kept"  # one of `likeness.TABS`
+    tab: str = "kept"  # one of `curate.TABS`
     order: str = "time"  # or "near" (to the threshold), or "like" (one's picks)
     film: int | None = None  # only this film
     shots: bool = True  # one tile a shot
@@ -65,8 +66,7 @@ def _slider(name: str, value: float, marks: int | None) -> dict:
 
 def _count(frames, keep) -> str:
     "What was done to so many frames"
-    done = {True: "kept", False: "rejected", None: "left to the filters"}[keep]
-    return f"{len(frames)} {'frame' if len(frames) == 1 else 'frames'} {done}"
+    return f"{len(frames)} {'frame' if len(frames) == 1 else 'frames'} {DONE[keep]}"
 
 # %% ../nbs/37_picker.ipynb #1448218b
 class FramePicker(PictureWidget):

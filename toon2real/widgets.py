@@ -25,6 +25,7 @@ import pandas as pd
 import traitlets as T
 
 from . import demo
+from .curate import static_page
 from .experiment import TITLES, Comparison, _told_apart, colour
 from toon2real.images import (
     ImageError,
@@ -38,7 +39,6 @@ from toon2real.images import (
     to_pil,
     utf8,
 )
-from .likeness import static_page
 from .live import PictureWidget, static
 from .monitor import TrainingMonitor  # noqa: F401
 from .picker import FramePicker  # noqa: F401
