@@ -133,7 +133,7 @@ def our_cuts(film):
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         tiles = [
-            tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.BILINEAR).to_ndarray()
+            tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.AREA).to_ndarray()
             for frame in container.decode(stream)
         ]
     return np.flatnonzero(cuts(np.stack(tiles)) > Thresholds().cut).tolist()

@@ -79,12 +79,15 @@ def _like_a_letter(boxes, area, shape):
 
 def _shapes(luma, mask):
     "Letter-like connected shapes of a mask: boxes (x0, y0, x1, y1) and mean levels of grey"
-    labels, _ = ndimage.label(mask)
-    slices = ndimage.find_objects(labels)
-    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in slices], int).reshape(-1, 4)
-    inside = labels[mask]
-    area = np.bincount(inside)[1:]
-    level = np.bincount(inside, luma[mask])[1:] / area
+    labels, count = ndimage.label(mask)
+    inside = np.flatnonzero(mask)
+    shape = labels.ravel()[inside] - 1
+    y, x = np.divmod(inside, mask.shape[1])
+    boxes = np.tile([*mask.shape[::-1], 0, 0], (count, 1))
+    for side, (outer, place) in enumerate([(np.minimum, x), (np.minimum, y), (np.maximum, x + 1), (np.maximum, y + 1)]):
+        outer.at(boxes[:, side], shape, place)
+    area = np.bincount(shape, minlength=count)
+    level = np.bincount(shape, luma.ravel()[inside], minlength=count) / area
     good = _like_a_letter(boxes, area, luma.shape)
     if good.sum() > 600:  # leaves and gravel
         good[:] = False
