@@ -37,7 +37,7 @@ def test_the_shipped_runs_are_what_the_script_makes(script, run):
 def test_the_readme_has_the_distances_of_the_cards():
     "bench/pictures.py prints the README's table"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.partition("How near the shipped systems come")[2].partition("Error, colour and contrast")[0]
+    table = readme.partition("Distance of the shipped systems")[2].partition("Error, colour and contrast")[0]
     told = {line.split(" | ")[0].strip("| "): line.split(" | ")[-1].strip("| ") for line in table.splitlines()}
     for run in demo.runs():
         judge = run.about["judge"]
