@@ -1,4 +1,4 @@
-"""One way to read and write video: frames by time, true colours, sound that comes along
+"""Read and write video: frames by time, the right colours, and sound
 
 Docs: https://toon2real.github.io/toon2real/films.html.md"""
 

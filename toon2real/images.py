@@ -1,4 +1,4 @@
-"""Everything that touches pixels: opening strangers' files safely, tensors in [-1, 1] and back without losing a bit, sizes, grids
+"""Open unknown image files safely, convert pixels to tensors and back without loss, resize, show, and write files safely
 
 Docs: https://toon2real.github.io/toon2real/images.html.md"""
 

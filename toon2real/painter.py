@@ -1,4 +1,4 @@
-"""What a picture of scenery is made of: noise, colours of the hour, a description of the place, a canvas and brushes
+"""Tools to draw scenery: noise, colours by the hour, the description of a scene, a canvas and brushes
 
 Docs: https://toon2real.github.io/toon2real/painter.html.md"""
 

@@ -1,4 +1,4 @@
-"""What stands under the sky: hills, forest, water, ground and things, and the lens that takes the photo
+"""Draw the land under the sky: hills, forest, water, ground and buildings; and the camera's effects on the photo
 
 Docs: https://toon2real.github.io/toon2real/places.html.md"""
 

@@ -1,4 +1,4 @@
-"""The embedded data: seeded landscapes, each as cartoon and as photo of the same place, and a small film of them
+"""The embedded data: scenes drawn from a seed, each as cartoon and as photo, and a small film of them
 
 Docs: https://toon2real.github.io/toon2real/scenes.html.md"""
 

@@ -1,4 +1,4 @@
-"""What is measured of frames: light, contrast, sharpness, black bars, letters, a hash, cuts, dissolves; pictures in, numbers out
+"""Measure frames: brightness, contrast, sharpness, black bars, letters, a perceptual hash, cuts and dissolves
 
 Docs: https://toon2real.github.io/toon2real/scores.html.md"""
 

@@ -1,4 +1,4 @@
-"""The sky over a scene: its gradient, stars, the sun or the moon, streaks of cloud and heaped clouds
+"""Draw the sky: gradient, stars, sun or moon, cirrus and cumulus clouds
 
 Docs: https://toon2real.github.io/toon2real/sky.html.md"""
 

@@ -1,4 +1,4 @@
-"""A trunk, and three ways to crown it: balls of leaves, hanging tiers, fronds
+"""Draw round trees, firs and palms
 
 Docs: https://toon2real.github.io/toon2real/trees.html.md"""
 
