@@ -1,4 +1,4 @@
-"""Films and folders of stills, every frame of them scored once, and what a person said about it, in one SQLite file
+"""Score every frame of films and stills once, and store scores and decisions in one SQLite file
 
 Docs: https://toon2real.github.io/toon2real/catalogue.html.md"""
 

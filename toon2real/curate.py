@@ -1,4 +1,4 @@
-"""From a catalogue to a clean domain: sheets to look at, a page to pick on, splits by film, folders of images, and the command that does it all
+"""From a catalogue to a clean domain: contact sheets, splits by film, export, a page to pick on, and the command `toon2real curate`
 
 Docs: https://toon2real.github.io/toon2real/curate.html.md"""
 

@@ -1,4 +1,4 @@
-"""Two piles of pictures, each decoded once into one array, and the unpaired batches drawn from them
+"""Two sets of pictures, each decoded once into one array, and the unpaired batches drawn from them
 
 Docs: https://toon2real.github.io/toon2real/data.html.md"""
 

@@ -1,4 +1,4 @@
-"""PatchGAN judges 70 x 70 patches, one logit each; spectral normalization bounds how fast its verdict can change.
+"""A PatchGAN with one logit per 70 x 70 patch, and spectral normalization, which bounds how fast its output can change
 
 Docs: https://toon2real.github.io/toon2real/discriminator.html.md"""
 

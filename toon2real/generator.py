@@ -1,4 +1,4 @@
-"""The image-to-image network of Johnson et al. as CycleGAN has it: 7.8 million parameters, fully convolutional.
+"""The image-to-image network of Johnson et al. in CycleGAN's version: fully convolutional, 7.8 million parameters
 
 Docs: https://toon2real.github.io/toon2real/generator.html.md"""
 

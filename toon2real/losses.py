@@ -1,4 +1,4 @@
-"""Least squares against the discriminator, mean absolute error against the input, and a pool of old fakes that keeps the game steady.
+"""The adversarial loss (least squares), the reconstruction loss (mean absolute error), and a pool of past fakes
 
 Docs: https://toon2real.github.io/toon2real/losses.html.md"""
 

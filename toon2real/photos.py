@@ -1,4 +1,4 @@
-"""The photo domain: photographs by tag from Flickr, with author, licence and link kept, politely and resumably
+"""Download photographs by tag from Flickr, with author, licence and link; slowly enough for the server, and resumable
 
 Docs: https://toon2real.github.io/toon2real/photos.html.md"""
 

@@ -1,4 +1,4 @@
-"""The frames of a catalogue in memory: filters that mark and say why, near-duplicates, pages to look at, decisions by hand
+"""Filter the frames of a catalogue: thresholds, near-duplicates, reasons, and decisions by hand
 
 Docs: https://toon2real.github.io/toon2real/picks.html.md"""
 
