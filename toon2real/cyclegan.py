@@ -1,4 +1,4 @@
-"""Cartoon-to-real and toon2real: one class, two recipes that differ in one word
+"""Cartoon-to-real and toon2real: one class, two recipes that differ in one field
 
 Docs: https://toon2real.github.io/toon2real/cyclegan.html.md"""
 

@@ -1,4 +1,4 @@
-"""One call that makes a system ready: precision, compiled networks, a step as one CUDA graph
+"""Make a system fast with one call: precision, compiled networks, and the training step as one CUDA graph
 
 Docs: https://toon2real.github.io/toon2real/engine.html.md"""
 

@@ -1,4 +1,4 @@
-"""What the training loop knows of a model: a recipe, and players who take turns
+"""What the training loop knows of a model: its recipe, and players that are updated in turn
 
 Docs: https://toon2real.github.io/toon2real/system.html.md"""
 
