@@ -192,21 +192,19 @@ def loss_curve(
     if not (values > 0).any() or steps[0] == steps[-1]:
         return f"{frame}></svg>"
     logs = np.log10(np.where(values > 0, values, np.nan))
-    low = np.floor(np.nanmin(logs) * 2) / 2
-    high = np.ceil(np.nanmax(logs) * 2) / 2 + 0.01
-    decades = np.arange(np.ceil(low), high)
-    across = np.interp(steps, (steps[0], steps[-1]), (40, 610))
-    curves, ticks = (np.interp(heights, (low, high), (110, 6)) for heights in (logs.T, decades))
-    drawn = [f"<text x='40' y='126'>step {steps[0]:,}</text>"]
-    drawn.append(f"<text x='610' y='126' text-anchor='end'>step {steps[-1]:,}</text>")
-    for decade, y in zip(decades, ticks):
-        drawn.append(f"<path d='M40,{y:.1f}H610' stroke='currentColor' opacity='.25'/>")
-        drawn.append(f"<text x='34' y='{y:.1f}' dy='4' text-anchor='end'>{10**decade:g}</text>")
-    for curve, ink in zip(curves, INKS * len(names)):
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, curve) if not np.isnan(y))
-        drawn.append(f"<polyline points='{line}' fill='none' stroke='{ink}' stroke-width='1.6'/>")
-    label = "role='img' aria-label='Smoothed losses over the steps, logarithmic'"
-    return f"{frame} {label}><g style='fill:currentColor;font:11px sans-serif'>{''.join(drawn)}</g></svg>"
+    low = np.nanmin(logs)
+    high = np.nanmax(logs) + 0.01
+    across = np.interp(steps, (steps[0], steps[-1]), (45, 610))
+    lines = ""
+    for curve, ink in zip(logs.T, INKS * len(names)):
+        heights = np.interp(curve, (low, high), (106, 6))
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, heights) if not np.isnan(y))
+        lines += f"<polyline points='{points}' fill='none' stroke='{ink}' stroke-width='1.6'/>"
+    return f"""{frame} role='img' aria-label='Smoothed losses over the steps, logarithmic'>
+<g style='fill:currentColor;font:11px sans-serif'><path d='M45,6V110H610' fill='none' stroke='currentColor'/>
+<text x='40' y='15' text-anchor='end'>{10**high:.2g}</text><text x='40' y='110' text-anchor='end'>{10**low:.2g}</text>
+<text x='45' y='126'>step {steps[0]:,}</text><text x='610' y='126' text-anchor='end'>step {steps[-1]:,}</text>
+{lines}</g></svg>"""
 
 # %% ../nbs/27_progress.ipynb #w0words01
 def _duration(seconds: float) -> str:
@@ -229,10 +227,9 @@ def in_words(status: dict) -> str:
     return ", ".join(words)
 
 
-def _judged(status: dict) -> str:
+def _judged(judged: dict | None) -> str:
     "The last evaluation in words"
-    told = "{metric} {value:.4g} (best {best:.4g}, epoch {best_epoch})"
-    return told.format(**status["judged"]) if status["judged"] else ""
+    return "{metric} {value:.4g} (best {best:.4g}, epoch {best_epoch})".format(**judged) if judged else ""
 
 # %% ../nbs/27_progress.ipynb #5760d463
 class _Bar(Callback):
@@ -251,7 +248,7 @@ class _Bar(Callback):
     def losses(self, trainer):
         status = trainer.status()
         losses = " ".join(f"{name} {value:.3f}" for name, value in status["losses"].items())
-        text = f"epoch {status['epoch']}/{status['until']}  smoothed: {losses}  {_judged(status)}"
+        text = f"epoch {status['epoch']}/{status['until']}  smoothed: {losses}  {_judged(status['judged'])}"
         with suppress(OSError):  # the terminal was closed
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update(trainer.step * trainer.recipe.batch - self.bar.n)
@@ -275,7 +272,7 @@ def progress_page(trainer: "Trainer") -> str:
     style = "font:13px/1.6 system-ui,sans-serif;font-variant-numeric:tabular-nums;max-width:640px"
     return f"""<div style="{style}"><b>{escape(trainer.run.name)}</b>: {escape(in_words(status))}
 <progress value="{status["step"]}" max="{total}" style="width:100%" aria-label="Steps done"></progress>
-<div style="min-height:1.6em">{escape(after or _judged(status))}</div>
+<div style="min-height:1.6em">{escape(after or _judged(status["judged"]))}</div>
 <div>Losses, smoothed over about 100 steps: {" ".join(losses)}</div>
 {loss_curve(trainer.pace.curve, list(status["losses"]))}</div>"""
 
@@ -327,8 +324,9 @@ class TensorBoard(Callback):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as e:
-            remedy = "pip install 'toon2real[tensorboard]', or leave tensorboard out"
-            raise RunError(f"tensorboard is not installed: {remedy}") from e
+            raise RunError(
+                "tensorboard is not installed: pip install 'toon2real[tensorboard]', or leave tensorboard out"
+            ) from e
         self.writer = SummaryWriter(trainer.run.path / "tensorboard", purge_step=trainer.step)
 
     def losses(self, trainer):

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from functools import partial
 from html import escape
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -202,11 +203,10 @@ def load_weights(path: Path, device="cpu") -> System:
 def commit() -> str | None:
     "The git commit of the source this runs from, `+changes` where files differ from it; None for an installed copy"
     try:
-        here = ["git", "-C", Path(__file__).parent]
-        options = dict(capture_output=True, text=True, timeout=10, check=True)
-        subprocess.run([*here, "ls-files", "--error-unmatch", Path(__file__).name], **options)
-        described = subprocess.run([*here, "describe", "--always", "--exclude=*", "--dirty=+changes"], **options)
-        return described.stdout.strip()
+        here = Path(__file__)
+        git = partial(subprocess.check_output, cwd=here.parent, text=True, timeout=10, stderr=subprocess.DEVNULL)
+        git(["git", "ls-files", "--error-unmatch", here.name])
+        return git(["git", "describe", "--always", "--exclude=*", "--dirty=+changes"]).strip()
     except (OSError, subprocess.SubprocessError, NameError):
         return None
 
@@ -215,17 +215,17 @@ def environment(device="cpu") -> dict:
     "Software and machine, as far as they change numbers"
     cuda = torch.device(device).type == "cuda"
     processor = platform.processor() or platform.machine()
-    return dict(
-        toon2real=__version__,
-        commit=commit(),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        numpy=np.__version__,
-        system=platform.platform(),
-        device=torch.cuda.get_device_name(device) if cuda else processor,
-        cuda=torch.version.cuda if cuda else None,
-        threads=torch.get_num_threads(),
-    )
+    return {
+        "toon2real": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if cuda else processor,
+        "cuda": torch.version.cuda if cuda else None,
+        "threads": torch.get_num_threads(),
+    }
 
 # %% ../nbs/21_runs.ipynb #8437a758
 SHIPPED = Path(str(files("toon2real"))) / "shipped"
@@ -234,8 +234,8 @@ SHIPPED = Path(str(files("toon2real"))) / "shipped"
 _TEXT = str, type(None)
 _FACTS = {"*": (*_TEXT, int, float)}
 _DOMAIN = {"source": _TEXT, "images": int, "hash": str}
-_SAMPLES = {"hash": str}
-_LINES = "metric", "main", "extractor", "images"  # what tables and figures show
+_SHOWN = "metric", "main", "extractor", "images"  # of the judge, in tables and figures
+_JUDGE = {"n": int, "seed": int, "available": dict, "untranslated": dict, "floor": dict}
 _ABOUT = {  # what run.json may say
     "recipe": dict,
     "until?": int,
@@ -244,16 +244,15 @@ _ABOUT = {  # what run.json may say
     "options?": _FACTS,
     "environment?": {"torch": str, "device": str, "threads": int} | _FACTS,
     "data?": {"cartoon": _DOMAIN, "photo": _DOMAIN, "*": _DOMAIN},
-    "samples?": {"cartoon": _SAMPLES, "photo": _SAMPLES},
-    "judge?": dict.fromkeys(_LINES, str)
-    | {"n": int, "seed": int, "available": dict, "untranslated": dict, "floor": dict},
+    "samples?": {"cartoon": {"hash": str}, "photo": {"hash": str}},
+    "judge?": _JUDGE | dict.fromkeys(_SHOWN, str),
 }
 
 
 def _read_about(file: Path) -> dict:
     "What a run.json says; ValueError if that cannot be, or would steer a terminal"
     about = read_json(file, _ABOUT)
-    texts = [about.get("judge", {}).get(name, "") for name in _LINES]
+    texts = [about.get("judge", {}).get(name, "") for name in _SHOWN]
     if not "".join(texts).isprintable():
         raise ValueError(f"judge has control characters in {texts}")
     return about
@@ -277,8 +276,8 @@ class Run:
     def update(self, **about):
         "Write these entries into run.json"
         self.about |= about
-        told = self.about | {"sha256": _digest(self.about)}
-        write_atomic(self.path / "run.json", utf8(json.dumps(told, indent=2, ensure_ascii=False)))
+        whole = self.about | {"sha256": _digest(self.about)}
+        write_atomic(self.path / "run.json", utf8(json.dumps(whole, indent=2, ensure_ascii=False)))
 
     @property
     def recipe(self) -> Recipe:
@@ -304,8 +303,9 @@ def locked(self: Run, patience: float = 0.3):
     try:
         held = lock.acquire(timeout=patience)
     except Timeout:
-        message = f"{self.path} is being trained or judged by another process: wait for it, or choose another name"
-        raise RunError(message) from None
+        raise RunError(
+            f"{self.path} is being trained or judged by another process: wait for it, or choose another name"
+        ) from None
     except OSError as e:
         raise WriteError(f"{self.path} cannot be written ({e}): free some space, or choose another folder") from e
     with held:
@@ -333,10 +333,9 @@ def how_to_go_on(self: Run) -> str:
         return f"toon2real train --resume {shlex.quote(str(self.path))}"
     path = str(self.path)
     data = self.about.get("data", {})
-    arrays = [name for name, facts in data.items() if not facts["source"]]
-    if not arrays:
+    if all(facts["source"] for facts in data.values()):
         return f"Trainer.resume({path!r}).fit()"
-    held = ", val=(val_cartoon, val_photo)" if "val_cartoon" in arrays else ""
+    held = ", val=(val_cartoon, val_photo)" if "val_cartoon" in data else ""
     return f"Trainer.resume({path!r}, cartoon, photo{held}).fit(), with the arrays that it was begun with"
 
 # %% ../nbs/21_runs.ipynb #bc951747
@@ -359,8 +358,7 @@ def create(cls: Run, path: Path, recipe: Recipe, system: System = None, **about)
 def _refuse_taken(path: Path):
     "RunError if a folder holds a run, or anything but what a kill in the middle of `create`, or a removal, leaves"
     if (path / "run.json").exists():
-        how = Run(path).how_to_go_on
-        raise RunError(f"{path} already holds a run: continue it with {how}, or choose another name")
+        raise RunError(f"{path} already holds a run: continue it with {Run(path).how_to_go_on}, or choose another name")
     started = {"checkpoints", ".lock", "step-00000000.safetensors", "progress.json", "preview.jpg"}
     others = (part for part in path.rglob("*") if part.name not in started and part.suffix != ".tmp")
     if path.exists() and (not path.is_dir() or any(others)):
@@ -385,12 +383,12 @@ def refresh(self: Run) -> Run:
 def progress(self: Run) -> dict | None:
     "Where the training is: state, step, epoch, smoothed losses, pairs a second, seconds left; None if it says nothing"
     try:
-        told = read_json(self.path / "progress.json")
+        status = read_json(self.path / "progress.json")
     except (OSError, ValueError):
         return None
-    if told.get("state") == "training" and not self.running:
-        told["state"] = "cut off"
-    return told
+    if status.get("state") == "training" and not self.running:
+        status["state"] = "cut off"
+    return status
 
 
 @patch(as_prop=True)
@@ -422,30 +420,28 @@ def forget_stop(self: Run):
 def _ranges(numbers: list[int]) -> str:
     "1, 2, 3, 7 as '1-3, 7'"
     ranges = []
-    for n in numbers:
-        if ranges and n == ranges[-1][1] + 1:
-            ranges[-1][1] = n
-        else:
-            ranges.append([n, n])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges) or "none"
+    for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        neighbours = [n for _, n in group]
+        first, last = neighbours[0], neighbours[-1]
+        ranges.append(f"{first}-{last}" if last > first else str(first))
+    return ", ".join(ranges) or "none"
 
 # %% ../nbs/21_runs.ipynb #7192874e
 @patch(as_prop=True)
 def history(self: Run) -> pd.DataFrame:
     "One row an epoch: step, pairs seen, seconds, rate, the mean of each loss term, metrics where they were computed"
     file = self.path / "history.csv"
-    if not file.exists():
-        self._check_none_lost()
-        return pd.DataFrame({"epoch": pd.Series(dtype=int)})
+    data = b""
+    rows = pd.DataFrame({"epoch": pd.Series(dtype=int)})
     try:
-        with open_regular(file) as f:
-            data = f.read()
-        rows = pd.read_csv(io.BytesIO(data))
-        _check_rows(rows.astype("float64"))  # raises if somebody's spreadsheet has made text of it
+        if file.exists():
+            with open_regular(file) as f:
+                data = f.read()
+            rows = pd.read_csv(io.BytesIO(data))
+            _check_rows(rows.astype("float64"))  # raises if somebody's spreadsheet has made text of it
     except (OSError, ValueError, KeyError) as e:
-        remedy = "bring back a copy of it, or remove it and history.sha256"
-        raise RunError(f"{file} is damaged ({e}): {remedy}") from e
-    self._same_history(data, rows)
+        raise RunError(f"{file} is damaged ({e}): bring back a copy of it, or remove it and history.sha256") from e
+    self._check_history(data, rows)
     return rows
 
 
@@ -463,31 +459,23 @@ def _sha256(data: bytes) -> str:
 
 
 @patch
-def _history_digests(self: Run) -> list[str]:
-    "The checksum of history.csv with its epochs, after a kill below the one before it; none without such a file"
-    file = self.path / "history.sha256"
-    return file.read_text("utf-8", "replace").splitlines() if file.is_file() else []
-
-
-@patch
-def _check_none_lost(self: Run):
-    "RunError if there was a history.csv"
-    self.check_there()
-    lines = self._history_digests()
-    if lines and lines[0] != _sha256(b""):  # a kill may come before the first one
-        remedy = "bring back a copy of it, or remove history.sha256 to go on without"
-        raise RunError(f"{self.path / 'history.csv'} is missing: {remedy}")
-
-
-@patch
-def _same_history(self: Run, data: bytes, rows: pd.DataFrame):
-    "A warning if history.csv is not as the training wrote it"
-    lines = self._history_digests()
+def _check_history(self: Run, data: bytes, rows: pd.DataFrame):
+    "A warning if history.csv is not as the training wrote it; RunError if it is gone"
+    file = self.path / "history.csv"
+    digests = self.path / "history.sha256"
+    if not data:
+        self.check_there()
+    lines = digests.read_text("utf-8", "replace").splitlines() if digests.is_file() else []
     if not lines or any(line.startswith(_sha256(data)) for line in lines):
         return
+    if not data:
+        raise RunError(f"{file} is missing: bring back a copy of it, or remove history.sha256 to go on without")
     epochs = lines[-1].partition(" ")[2]
-    what = f"it was written with the epochs {epochs} and has {_ranges(rows.epoch.tolist())}"
-    warnings.warn(f"{self.path / 'history.csv'} was changed after the training wrote it: {what}", stacklevel=3)
+    warnings.warn(
+        f"{file} was changed after the training wrote it: "
+        f"it was written with the epochs {epochs} and has {_ranges(rows.epoch.tolist())}",
+        stacklevel=3,
+    )
 
 
 @patch
@@ -768,18 +756,16 @@ def load_checkpoint(self: Run) -> tuple[int, dict[str, torch.Tensor]]:
 def _same_recipe(self: Run, told: dict, file: Path):
     "RunError if run.json says another recipe than `told` in a checkpoint of the run"
     try:
-        recipe = recipe_from_dict(told)
+        before = recipe_to_dict(recipe_from_dict(told))
     except (TypeError, ValueError) as e:
         raise RunError(f"{file}: {e}") from e
-    if recipe == self.recipe:
-        return
     now = recipe_to_dict(self.recipe)
-    before = recipe_to_dict(recipe)
     changed = [f"{name}={now.get(name)!r}, not {value!r}" for name, value in before.items() if now.get(name) != value]
-    raise RunError(
-        f"{self.path / 'run.json'} was changed: it says {', '.join(changed)}, as its checkpoint was trained with. "
-        f"Put that back, or start a new run with init_from={str(self.path)!r}"
-    )
+    if changed:
+        raise RunError(
+            f"{self.path / 'run.json'} was changed: it says {', '.join(changed)}, as its checkpoint was trained with. "
+            f"Put that back, or start a new run with init_from={str(self.path)!r}"
+        )
 
 
 @patch
@@ -802,8 +788,10 @@ def restore(self: Run, system: System) -> tuple[int, dict[str, torch.Tensor]]:
     try:
         load_system_state(system, {name: value.to(device) for name, value in tensors.items()})
     except (KeyError, ValueError, RuntimeError) as e:
-        remedy = "bring back a copy of it, or begin a new run"
-        raise RunError(f"{self._checkpoint(step)} does not hold what its recipe needs ({e}): {remedy}") from e
+        raise RunError(
+            f"{self._checkpoint(step)} does not hold what its recipe needs ({e}): "
+            "bring back a copy of it, or begin a new run"
+        ) from e
     return step, tensors
 
 # %% ../nbs/21_runs.ipynb #cfec3f55

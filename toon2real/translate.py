@@ -15,6 +15,7 @@ import io
 import math
 import operator
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -543,7 +544,8 @@ def _plan(pairs: Iterable[tuple[Path, Path]], overwrite: bool, report: FolderRep
     owners = {}  # result -> the first file that has it
     for file, result in pairs:
         problem = _in_the_way(file, result)
-        owner = owners.setdefault(os.path.normcase(result), file)
+        name = str(result) if sys.platform == "linux" else str(result).casefold()  # elsewhere A.png is a.png
+        owner = owners.setdefault(name, file)
         if owner is not file:
             problem = f"its result {result} is also that of {owner}: rename one of them"
         if problem:
