@@ -199,6 +199,9 @@ def test_frame_picker_looks_around(page, picker, catalogue):
                 break
             page.wait_for_timeout(200)
         assert cat.thresholds.dark == 0.25
+        root.get_by_role("button", name="Another unit for trim").click()
+        page.wait_for_function("document.querySelector('[data-name=trim]').textContent.includes('seconds')")
+        assert cat.thresholds.trim == round(0.04 * cat.films().duration.median())
     page.wait_for_function(f"document.querySelector('[data-name=dark] small').textContent !== {before!r}")
     keep_screenshot(page, "frame_picker_films")
 

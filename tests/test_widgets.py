@@ -108,6 +108,9 @@ def test_epoch_stepper(lab, page, runs):
     )
     assert picture_of(rows.nth(1)) != at_the_end
     assert root.locator(".t2r-told").inner_text() == "epoch 2 of 3"
+    in_history = [Run(run).history.set_index("epoch").G_r[2] for run in runs]
+    shown = root.locator(".t2r-charts .t2r-legend").last.locator("span:not(.t2r-dot)").all_inner_texts()
+    np.testing.assert_allclose([float(one) for one in shown], in_history, rtol=0.005)  # three digits are shown
 
     root.press("ArrowLeft")  # its samples are gone: that is told, and they are asked for again by who comes back
     page.wait_for_function("document.querySelector('.t2r-problem').innerText.includes('samples')")
@@ -175,8 +178,9 @@ def test_compare_systems(lab, page, runs, tmp_path):
 
     view = root.locator(".t2r-view").first
     view.hover()
-    page.mouse.wheel(0, -300)
+    page.mouse.wheel(0, -300)  # who scrolls past changes nothing
     root.focus()
+    page.mouse.wheel(0, -300)
     root.press("+")
     box = view.bounding_box()
     page.mouse.move(box["x"] + 80, box["y"] + 80)

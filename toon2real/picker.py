@@ -36,32 +36,35 @@ class View:
     shot: list[int] | None = None  # the shot (film, number) that is opened
 
 # %% ../nbs/37_picker.ipynb #1609e2ea
-_SLIDERS = {  # lowest, highest, step
-    "trim": (0, 0.2, 0.01),
-    "whole": (0, 1800, 30),
-    "bars": (0, 0.2, 0.005),
-    "dark": (0, 0.6, 0.01),
-    "flat": (0, 0.2, 0.005),
-    "text": (0, 1, 0.01),
-    "small": (0, 1080, 8),
-    "duplicate": (0, 16, 1),
-    "colour": (0, 0.2, 0.005),
-    "cut": (1, 12, 0.25),
-    "blend": (0.5, 1, 0.01),
-    "per_shot": (0, 12, 1),
+_SLIDERS = {  # lowest, highest, step, unit
+    "trim": (0, 0.2, 0.01, "of a film"),
+    "whole": (0, 1800, 30, "seconds"),
+    "bars": (0, 0.2, 0.005, "of a side"),
+    "dark": (0, 0.6, 0.01, "luma"),
+    "flat": (0, 0.2, 0.005, "contrast"),
+    "text": (0, 1, 0.01, ""),
+    "small": (0, 1080, 8, "pixels"),
+    "duplicate": (0, 16, 1, "bits"),
+    "colour": (0, 0.2, 0.005, ""),
+    "cut": (1, 12, 0.25, "times"),
+    "blend": (0.5, 1, 0.01, ""),
+    "per_shot": (0, 12, 1, "frames"),
 }
-_SECONDS = (1, 120, 1)  # of a trim that is given in seconds
+_SECONDS = (1, 120, 1, "seconds")  # of a trim from 1 on
 _HELP = docments(Thresholds)
 
 
-def _slider(name: str, value: float, marks: int | None) -> dict:
-    "A threshold as the browser shows it, with how many frames it marks"
+def _slider(name: str, value: float, marks: int | None, length: float) -> dict:
+    "A threshold as the browser shows it, with how many frames it marks; films have this length"
     in_seconds = name == "trim" and value >= 1
-    low, high, step = _SECONDS if in_seconds else _SLIDERS[name]
+    low, high, step, unit = _SECONDS if in_seconds else _SLIDERS[name]
+    other = None  # about the same trim in the other unit
+    if name == "trim" and length > 0:
+        other = min(round(value / length, 2), 0.2) if in_seconds else max(round(value * length), 1)
     # a value beyond the slider's ends, set elsewhere, stays within reach
     ends = {"low": min(low, value), "high": max(high, value), "step": step}
-    title = "trim, seconds" if in_seconds else name.replace("_", " ")
-    return ends | {"name": name, "title": title, "value": value, "help": _HELP[name], "marks": marks}
+    shown = {"title": name.replace("_", " "), "unit": unit, "help": _HELP[name], "marks": marks}
+    return ends | shown | {"name": name, "value": value, "other": other}
 
 
 def _count(frames, keep) -> str:
@@ -134,6 +137,7 @@ def _tell(self: FramePicker):
         numbers = counts | {"all": counts["frames"], "by hand": counts["by_hand"]}
         numbers["rejected"] = counts["frames"] - counts["kept"]
         values = asdict(self.picks.thresholds)
+        length = self.picks.now.duration[self.picks.now.kind == "film"].median()
         marks = counts | {"bars": counts["letterbox"]}
         self.state = {
             "view": asdict(self.view),
@@ -143,7 +147,7 @@ def _tell(self: FramePicker):
             "place": self._place(),
             "tabs": [{"name": tab, "count": numbers[tab]} for tab in TABS if numbers[tab] or tab not in FILTERS],
             "films": films[["film", "title", "frames", "kept"]].to_dict("records"),
-            "thresholds": [_slider(name, values[name], marks.get(name)) for name in _SLIDERS],
+            "thresholds": [_slider(name, values[name], marks.get(name), length) for name in _SLIDERS],
             "kept": counts["kept"],
             "target": self.target,
             "undo": bool(self._steps),

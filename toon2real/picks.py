@@ -365,7 +365,8 @@ def table(
     ids = self.now.index if ids is None else ids
     df = self.now.loc[ids].copy()
     df["timecode"] = [timecode(row.time) if row.kind == "film" else "" for row in df.itertuples()]
-    df["twin"] = self._called(df.duplicate_of)
+    twins = zip(self._called(df.duplicate_of), df.source)
+    df["twin"] = [twin.removeprefix(f"{source} ") for twin, source in twins]  # of the same film: only when
     df["terms"] = df.licence.replace("", "none stated")
     marks = self._margins.loc[ids].to_numpy() < 0
     df["marks"] = [",".join(np.compress(row, FILTERS)) for row in marks]

@@ -443,6 +443,7 @@ class HumanStudy(PictureWidget):
     trial = T.Dict(allow_none=True, help="the question that is asked; None at the end").tag(sync=True)
     done = T.Int(help="answers given").tag(sync=True)
     total = T.Int(help="answers wanted").tag(sync=True)
+    farewell = T.Unicode(help="what is said at the end").tag(sync=True)
 
     def __init__(
         self,
@@ -473,6 +474,7 @@ class HumanStudy(PictureWidget):
         self.shown = {**self.systems, None: self.cartoons, CATCH[0]: self.photos, CATCH[1]: noise}
         self.trials = plan_trials(list(self.systems), len(self.cartoons), len(self.photos), trials, seed)
         self.total = trials
+        self.farewell = f"The answers are in {self.out}."
         self._next()
 
     @cached_property

@@ -4,8 +4,8 @@ const WHOLE = { zoom: 1, x: 0.5, y: 0.5 };
 const CLOSEST = 24; // the largest zoom
 
 const HELP =
-  "Wheel, + and −: zoom; 0: whole picture. Drag, or Shift and arrow keys: move. Left and right: other pictures; " +
-  "r: a random one; s: swipe. Drop a picture of your own anywhere here. " +
+  "Click a picture, then wheel, + and −: zoom; 0: whole picture. Drag, or Shift and arrow keys: move. Left and right: " +
+  "other pictures; r: a random one; s: swipe. Drop a picture of your own anywhere here. " +
   "Luma correlation is that of output and input; the error is that to the truth, in 8-bit levels.";
 
 function render({ model, el }) {
@@ -128,6 +128,7 @@ function render({ model, el }) {
     swiper.hidden = !swiper.hidden;
     swipeButton.setAttribute("aria-pressed", !swiper.hidden);
     draw();
+    swiper.scrollIntoView({ block: "nearest" });
   };
   const swipeButton = button("Swipe", "Swipe between two pictures that lie over each other (s)", toggleSwipe);
 
@@ -137,9 +138,14 @@ function render({ model, el }) {
     if (file) model.send({ kind: "own", name: file.name }, undefined, [await file.arrayBuffer()]);
   };
   own.addEventListener("change", () => take(own.files[0]));
-  root.addEventListener("dragover", (event) => event.preventDefault());
-  root.addEventListener("drop", (event) => {
+  const hovered = (over) => (event) => {
     event.preventDefault();
+    root.classList.toggle("t2r-over-me", over);
+  };
+  root.addEventListener("dragover", hovered(true));
+  root.addEventListener("dragleave", hovered(false));
+  root.addEventListener("drop", (event) => {
+    hovered(false)(event);
     take(event.dataTransfer.files[0]);
   });
 
@@ -186,7 +192,7 @@ function render({ model, el }) {
     "wheel",
     (event) => {
       const box = event.target.closest(".t2r-view");
-      if (!box) return;
+      if (!box || !root.matches(":focus-within")) return; // who scrolls past is not held up
       event.preventDefault();
       const area = box.getBoundingClientRect();
       const zoom = clamp(view.zoom * (event.deltaY < 0 ? 1.2 : 1 / 1.2), 1, CLOSEST);

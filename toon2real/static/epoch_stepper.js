@@ -60,14 +60,21 @@ function drawCurve(svg, curve, epoch, goTo) {
   };
 }
 
-// One of the curves whose name stands in `trait`, and a list to choose it from
+// The last value that a curve has up to an epoch
+function valueAt(points, epoch) {
+  const value = points.filter((point) => point[0] <= epoch).at(-1)?.[1];
+  return value === undefined ? "–" : Number(value.toPrecision(3));
+}
+
+// One of the curves whose name stands in `trait`, a list to choose it from, and its values at the epoch
 function chart(model, trait, goTo) {
   const choice = element("select", {
     "aria-label": `Curve of a ${trait}`,
     onchange: () => save(model, { [trait]: choice.value }),
   });
   const svg = drawing("svg", { height: CURVE.height, class: "t2r-curves", role: "img" });
-  const node = element("div", {}, choice, svg);
+  const values = element("span", { class: "t2r-legend" });
+  const node = element("div", {}, element("div", { class: "t2r-bar" }, choice, values), svg);
   const draw = () => {
     const own = model.get("curves").filter((curve) => curve.trait === trait);
     node.hidden = !own.length;
@@ -77,7 +84,10 @@ function chart(model, trait, goTo) {
       choice.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
     }
     choice.value = model.get(trait);
-    drawCurve(svg, own.find((curve) => curve.name === choice.value) ?? own[0], model.get("epoch"), goTo);
+    const [curve, epoch] = [own.find((one) => one.name === choice.value) ?? own[0], model.get("epoch")];
+    const value = ({ colour, points }) => element("span", {}, dot(colour), valueAt(points, epoch));
+    values.replaceChildren(...curve.series.map(value));
+    drawCurve(svg, curve, epoch, goTo);
   };
   return { node, draw };
 }
@@ -94,7 +104,6 @@ function render({ model, el }) {
   const told = element("output", { class: "t2r-told", "aria-live": "polite" });
   const play = element("button", { type: "button", class: "t2r-play", "aria-label": "Play" }, "▶");
   const pictures = element("div", { class: "t2r-rows" });
-  const legend = element("div", { class: "t2r-legend" });
   const note = element("p", { class: "t2r-help", role: "status" });
   const problem = problemOf(model);
   const store = new PictureStore(model, () => drawPictures());
@@ -149,7 +158,6 @@ function render({ model, el }) {
     pictures.replaceChildren(
       ...(alone ? [input(0), ...shown] : shown.flatMap((figure, index) => [input(index), figure])),
     );
-    legend.replaceChildren(...runs.map((run) => element("span", {}, dot(run.colour), run.title)));
     note.textContent = model.get("note");
   }
 
@@ -233,7 +241,6 @@ function render({ model, el }) {
     problem.node,
     note,
     pictures,
-    legend,
     charts,
     element("p", { class: "t2r-help" }, HELP),
   );

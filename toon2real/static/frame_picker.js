@@ -310,13 +310,16 @@ function picker(root, source) {
       type: "range",
       "aria-label": `${one.name}: ${one.help}`,
     });
+    const turn = () => move(one.name, state.thresholds.find(({ name }) => name === one.name).other, true);
+    const unit = element("button", { type: "button", "aria-label": `Another unit for ${one.title}`, onclick: turn });
     const value = element("output", {});
     const line = element(
       "label",
       { title: one.help, "data-name": one.name },
-      element("span", {}),
+      element("span", {}, one.title),
       input,
       value,
+      one.other === null ? element("span", {}) : unit,
       element("small", {}),
     );
     input.addEventListener("input", () => {
@@ -330,10 +333,8 @@ function picker(root, source) {
   function drawSliders() {
     if (!sliders.children.length) sliders.append(...state.thresholds.map(makeSlider));
     state.thresholds.forEach((one, number) => {
-      const [title, input, value, count] = ["span", "input", "output", "small"].map((tag) =>
-        sliders.children[number].querySelector(tag),
-      );
-      title.textContent = one.title;
+      const [, input, value, unit, count] = sliders.children[number].children;
+      unit.textContent = one.unit;
       Object.assign(input, { min: one.low, max: one.high, step: one.step });
       if (root.getRootNode().activeElement !== input) input.value = one.value;
       value.textContent = Number(input.value);

@@ -75,7 +75,7 @@ function render({ model, el }) {
   const { show, again } = study(root, {
     picture: (key) => store.soon(key),
     answer: (given) => model.send({ kind: "answer", ...given }),
-    farewell: "",
+    farewell: model.get("farewell"),
   });
   const next = () => show(model.get("trial"), model.get("done"), model.get("total"));
   const problem = problemOf(model);

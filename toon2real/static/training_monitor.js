@@ -3,6 +3,7 @@
 function render({ model, el }) {
   let url = null;
   let heard = false;
+  let asked = ""; // what a button promised
   const root = element("div", { class: "t2r t2r-monitor", role: "group", "aria-label": "A training under way" });
   const title = element("strong");
   const state = element("span", { class: "t2r-state", role: "status" });
@@ -17,13 +18,13 @@ function render({ model, el }) {
   const problem = problemOf(model);
   const hint = element("span", { class: "t2r-help", role: "status" });
 
-  const ask = (kind) => {
-    hint.textContent = "asked…";
+  const ask = (kind, words) => {
+    hint.textContent = asked = words;
     model.send({ kind });
   };
-  const stop = button("■ Stop", "Stop after the step under way, and save", () => ask("stop"));
-  const goOn = button("▶ Go on", "Go on from where it was saved", () => ask("go_on"));
-  const look = button("Sample now", "Translate the samples after the step under way", () => ask("look"));
+  const stop = button("■ Stop", "Stop after the step under way, and save", () => ask("stop", "stopping …"));
+  const goOn = button("▶ Go on", "Go on from where it was saved", () => ask("go_on", "going on …"));
+  const look = button("Sample now", "Translate the samples after the step under way", () => ask("look", "sampling …"));
 
   function drawButtons() {
     const training = model.get("status").state === "training";
@@ -34,19 +35,21 @@ function render({ model, el }) {
     if (!free)
       hint.textContent =
         "A cell is training: stop it with the notebook's own button. fit(background=True) keeps these buttons alive.";
-    else if (hint.textContent !== "asked…" || !training) hint.textContent = "";
+    else if (hint.textContent !== asked) hint.textContent = "";
   }
 
   function draw() {
     const status = model.get("status");
     title.textContent = status.title;
+    if (state.textContent !== status.state) hint.textContent = "";
     state.textContent = status.state;
     state.dataset.state = status.state;
     words.textContent = status.words;
     bar.max = status.total || 1;
     bar.value = status.step ?? 0;
     note.textContent = status.note;
-    const value = (one) => element("span", {}, one.ink ? dot(one.ink) : null, `${one.name} ${one.value}`);
+    const value = ({ name, value, ink }) =>
+      element("span", {}, ink ? dot(ink) : null, `${name} `, element("b", {}, value));
     losses.replaceChildren(
       element("span", {}, "Losses, smoothed over about 100 steps:"),
       ...(status.losses ?? []).map(value),
@@ -71,7 +74,7 @@ function render({ model, el }) {
     url = pictureUrl(bytes);
     showPicture(image, url).then(() => before && URL.revokeObjectURL(before));
     caption.textContent = image.alt = model.get("caption");
-    if (hint.textContent === "asked…") hint.textContent = "";
+    if (hint.textContent === asked) hint.textContent = "";
   }
 
   function listen(message) {
