@@ -283,9 +283,10 @@ def test_curate_writes_a_page_and_reads_its_picks(catalogue, tmp_path, capsys):
             "SELECT r.id, f.content, r.pts FROM frames r JOIN films f ON f.id=r.film WHERE f.kind='film'"
         ).fetchone()
     decision = {"film": film, "pts": pts, "name": "", "keep": False}
-    given.write_text(json.dumps({"who": "eve", "decisions": [decision]}))
-    main(["curate", str(catalogue), "--picks", str(given)])
-    assert "frames 0 kept, 1 rejected" in capsys.readouterr().out
+    for who in ("eve", "no letter: \ud800"):
+        given.write_text(json.dumps({"who": who, "decisions": [decision]}))
+        assert main(["curate", str(catalogue), "--picks", str(given)]) == 0
+        assert "frames 0 kept, 1 rejected" in capsys.readouterr().out
     assert decisions(catalogue) == [(frame, 0)]
 
 

@@ -398,7 +398,8 @@ def _read_picks(path: Path) -> tuple[str | None, list]:
         raise CurateError(f"{path}: cannot be read ({e.strerror or e}): check the path") from e
     except ValueError as e:
         raise CurateError(f"{path}: is no file of picks ({e}): save it from the page again") from e
-    return given.get("who"), [((d["film"], d["pts"], d["name"]), d["keep"]) for d in given["decisions"]]
+    who = printable(given.get("who") or "") or None
+    return who, [((d["film"], d["pts"], d["name"]), d["keep"]) for d in given["decisions"]]
 
 
 def take_picks(
@@ -413,7 +414,7 @@ def take_picks(
     taken = []
     for keep, word in DONE.items():
         frames = [ids[frame] for frame, decision in decisions if decision is keep and frame in ids]
-        cat.decide(frames, keep, who or None)
+        cat.decide(frames, keep, who)
         taken.append(f"{len(frames)} {word}")
         lost -= len(frames)
     return f"{path}: frames {', '.join(taken)}" + (f"; {lost} are not in this catalogue" if lost else "")
