@@ -1,4 +1,4 @@
-"""A fourth system: one generator, and patches that must be recognised again instead of a way back
+"""A fourth system: one generator, and a contrastive loss on patches instead of the cycle
 
 Docs: https://toon2real.github.io/toon2real/patchwise.html.md"""
 

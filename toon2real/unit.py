@@ -1,4 +1,4 @@
-"""Two autoencoders that are made to speak one code: translation by encoding in one domain and decoding in the other
+"""Two autoencoders with a shared latent space: encode in one domain, decode in the other
 
 Docs: https://toon2real.github.io/toon2real/unit.html.md"""
 
