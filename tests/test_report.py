@@ -135,16 +135,6 @@ def test_verdict_table_legend_and_history_agree():
         assert told == f"{label}: {best}, last {last}"
 
 
-def test_pictures_say_how_far_they_are():
-    cmp = compare(demo.runs()[-1], extractor="simple", reps=0)
-    column = R.showpiece(cmp, cmp.runs[0])["columns"][0]
-    made, truth = (pictures[0].astype(float) for pictures in (cmp.translations(cmp.runs[0], 8), cmp.truth(8)))
-    assert column["alt"].endswith(f"the translation {abs(made - truth).mean():.1f}.")
-    (strips,) = R.film(cmp)["sheets"]
-    history = cmp.runs[0].judged[cmp.runs[0].metric]
-    assert f"{experiment.rounded(history[16])} after 16, untranslated" in strips[1][0]["learned"]
-
-
 def test_names_are_escaped(copies):
     folder, change = copies
     recipe = about_of(folder / "toon2real")["recipe"]

@@ -30,7 +30,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from . import __version__, experiment, figures
-from .experiment import COUNTS, HIGHER, TITLES, Comparison, compare, number, permutation_p, rounded
+from .experiment import COUNTS, HIGHER, TITLES, Comparison, compare, number, permutation_p
 from .features import WeightsMissing
 from .fid import UNTRANSLATED
 from .images import check_output, grid, jpeg_bytes, resize, to_pil, utf8, write_atomic
@@ -62,19 +62,21 @@ class Standing:
     def against_input(self) -> str:
         "Who beats the untranslated cartoons, in order"
         cartoons = f"the untranslated cartoons ({number(self.input, self.metric)}) by {self.metric}"
-        worth = self.input[self.metric]
         winners, losers = [], []
         for name in self.order:
             mean = self.means.loc[name]
             seeds = (self.rows.system == name).sum()
             value = number(mean, self.metric) + (f", mean of {seeds} seeds" if seeds > 1 else "")
-            (winners if mean[self.metric] < worth else losers).append(f"{name} ({value})")
-        start = f"At the {self.which} epochs, "
+            side = winners if mean[self.metric] < self.input[self.metric] else losers
+            side.append(f"{name} ({value})")
         if not winners:
-            why = "what went in is closer to the photographs than what came out"
-            return f"{start}{cartoons} beat {listed(losers)}: {why}."
+            return (
+                f"At the {self.which} epochs, {cartoons} beat {listed(losers)}: "
+                "what went in is closer to the photographs than what came out."
+            )
+        beat = "beat" if len(winners) > 1 else "beats"
         unlike = f", unlike {listed(losers)}" if losers else ""
-        return f"{start}{listed(winners)} beat{'' if winners[1:] else 's'} {cartoons}{unlike}."
+        return f"At the {self.which} epochs, {listed(winners)} {beat} {cartoons}{unlike}."
 
     def disagreement(self) -> str | None:
         "Who is first by the other distances, where that is somebody else"
@@ -84,8 +86,8 @@ class Standing:
         columns = [self.metric, *(name for name in distances if not name.endswith(derived))]
         firsts = everyone[columns].astype(float).idxmin()
         others = firsts[firsts != firsts[self.metric]]
-        told = [f"{name} by {listed(measures.index)}" for name, measures in others.groupby(others)]
-        return f"The measures disagree: first is {'; '.join(told)}." if told else None
+        exceptions = [f"{name} by {listed(measures.index)}" for name, measures in others.groupby(others)]
+        return f"The measures disagree: first is {'; '.join(exceptions)}." if exceptions else None
 
 # %% ../nbs/32_report.ipynb #97a0a05c
 @patch
@@ -95,16 +97,20 @@ def settled(self: Standing) -> str:
     seeds = [self.rows[self.metric][self.rows.system == name] for name in (first, second)]
     if min(map(len, seeds)) > 1:
         p = permutation_p(*seeds)
-        doubt = f"over the seeds of {first} and {second}, p = {p:.2g} (permutation test)"
-        return f"The order of the first two is {'settled' if p < 0.05 else 'not settled'}: {doubt}."
+        return (
+            f"The order of the first two is {'settled' if p < 0.05 else 'not settled'}: "
+            f"over the seeds of {first} and {second}, p = {p:.2g} (permutation test)."
+        )
     one = self.means.loc[first]
     other = self.means.loc[second]
     gap = other[self.kid] - one[self.kid]
     error = math.hypot(one[f"{self.kid} se"], other[f"{self.kid} se"])
     if gap < 1.96 * error:
-        far = number({"gap": abs(gap), "gap se": error}, "gap")
-        doubt = f"by {self.kid}, {second} is {far} {'behind' if gap > 0 else 'ahead'}"
-        return f"The order of the first two is not settled: {doubt}."
+        distance = number({"gap": abs(gap), "gap se": error}, "gap")
+        return (
+            "The order of the first two is not settled: "
+            f"by {self.kid}, {second} is {distance} {'behind' if gap > 0 else 'ahead'}."
+        )
     return (
         "The first two are apart by more than the sampling error of these pictures; "
         "another seed of the training might still turn them."
@@ -117,45 +123,47 @@ def sentences(
     fair: bool = True,  # do the runs differ in nothing but the system?
 ) -> list[str]:
     "Whether anyone beats the untranslated cartoons, who came first, and how sure that is"
-    sure = None
+    sentences = [self.against_input()]
+    if disagreement := self.disagreement():
+        sentences.append(disagreement)
     if len(self.order) > 1:
-        sure = self.settled() if fair else "But they differ in more than the system, so this order says little."
-    said = [self.against_input(), self.disagreement(), sure]
-    return [sentence for sentence in said if sentence]
+        doubt = "But they differ in more than the system, so this order says little."
+        sentences.append(self.settled() if fair else doubt)
+    return sentences
 
 # %% ../nbs/32_report.ipynb #8aa85b49
 def results(cmp: Comparison) -> dict:
     "The table of a comparison: numbers and text, its measures in the order of the page, and the best of each"
     table = cmp.table
-    texts = experiment.printed(cmp.table)
+    texts = experiment.printed(table)
     metric = table.attrs["metric"]
     main = table.attrs["main"]
     measures = [name for name in texts if name not in COUNTS and table[name].notna().any()]
     measures.sort(key=lambda name: (name == "paper", name in HIGHER, name != metric, name != main))
     systems = table[table.system.notna()]
-    best = {}
     several = systems.system.nunique() > 1
-    for name in measures if several else []:
-        if name != "paper" and systems[name].nunique() > 1:
-            best[name] = systems[name].max() if name in HIGHER else systems[name].min()
-    return dict(table=table, texts=texts, measures=measures, several=several, best=best)
+    best = {}
+    if several:
+        for name in measures:
+            if name != "paper" and systems[name].nunique() > 1:
+                best[name] = systems[name].max() if name in HIGHER else systems[name].min()
+    return {"table": table, "texts": texts, "measures": measures, "several": several, "best": best}
 
 
 def named(cmp: Comparison, run: Run) -> dict:
     "A run as the template shows it: behind a dot of its group's colour"
     history = cmp.history(run)
-    about = run.about
     known = len(history) and {"pairs", "seconds"} <= set(history)
-    return dict(
-        label=cmp.label(run),
-        colour=palette(cmp)[cmp.group(run).colour],
-        recipe=run.recipe,
-        about=about,
-        hashes=" ".join(domain["hash"] for domain in about.get("data", {}).values()),
-        pairs=f"{history.pairs.max():,}" if known else "0",
-        epochs=f"{len(history)} of {run.recipe.total_epochs}",
-        time=str(timedelta(seconds=round(history.seconds.sum()))) if known else "0",
-    )
+    return {
+        "label": cmp.label(run),
+        "colour": palette(cmp)[cmp.group(run).colour],
+        "recipe": run.recipe,
+        "about": run.about,
+        "hashes": " ".join(domain["hash"] for domain in run.about.get("data", {}).values()),
+        "pairs": f"{history.pairs.max():,}" if known else "0",
+        "epochs": f"{len(history)} of {run.recipe.total_epochs}",
+        "time": str(timedelta(seconds=round(history.seconds.sum()))) if known else "0",
+    }
 
 # %% ../nbs/32_report.ipynb #494798fc
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -208,9 +216,9 @@ def drawn(
     try:
         fig = make(*args, **kwargs)
     except (ValueError, WeightsMissing) as error:
-        return dict(alt=alt, svg=None, reason=str(error))
-    if told := [text.get_text() for legend in fig.legends for text in legend.texts]:
-        alt = f"{alt}. {'; '.join(told)}"
+        return {"alt": alt, "svg": None, "reason": str(error)}
+    if legend := [text.get_text() for legend in fig.legends for text in legend.texts]:
+        alt = f"{alt}. {'; '.join(legend)}"
     caption = fig.get_supxlabel().replace("\n", " ")
     fig.supxlabel("")
     root = svg(fig, alt)
@@ -218,7 +226,7 @@ def drawn(
     text = ElementTree.tostring(root, encoding="unicode")
     for colour, variable in palette(cmp).items():
         text = text.replace(colour, variable)
-    return dict(alt=alt, svg=Markup(text), width=round(width), caption=caption)
+    return {"alt": alt, "svg": Markup(text), "width": round(width), "caption": caption}
 
 # %% ../nbs/32_report.ipynb #aa445a35
 def spread(
@@ -249,16 +257,8 @@ def showpiece(
         truth = cmp.truth(8)
         if truth is not None:
             rows["their true photographs"] = truth
-        columns = [dict(src=strip(column, cols=1), alt=_nearer(*column)) for column in zip(*rows.values(), strict=True)]
-        return dict(columns=columns, rows=f"From the top: {listed(rows)}.")
-
-
-def _nearer(cartoon: np.ndarray, made: np.ndarray, truth: np.ndarray = None) -> str:
-    "How far a cartoon and its translation are from the true photograph, where that is known"
-    if truth is None:
-        return ""
-    before, after = (abs(picture.astype(float) - truth).mean() for picture in (cartoon, made))
-    return f" The cartoon is {before:.1f} levels of 255 from its photograph, the translation {after:.1f}."
+        columns = [strip(column, cols=1) for column in zip(*rows.values(), strict=True)]
+        return {"columns": columns, "rows": f"From the top: {listed(rows)}."}
 
 # %% ../nbs/32_report.ipynb #9f5f4b05
 def film(
@@ -277,27 +277,15 @@ def film(
         data = run.about.get("data", {})
         source = data.get("val_cartoon") or data.get("cartoon") or {}
         alike = source.get("hash", index), run.recipe.seed, cartoons.shape
-        sheets.setdefault(alike, (strip(cartoons), []))[1].append(
-            dict(index=index, run=named(cmp, run), learned=_learned(run))
-        )
-    return dict(
-        frames=frames,
-        sheets=list(sheets.values()),
-        epochs=sorted({epoch for strips in frames for epoch, _ in strips}),
-        best=[run.best for run in runs],
-        pictures=max(min(8, n) for _, _, (n, *_) in sheets),
-    )
-
-
-def _learned(run: Run) -> str:
-    "What came of the training, by its judge"
-    if run.judged.empty:
-        return ""
-    values = run.judged[run.metric]
-    steps = (
-        f"{rounded(values.iloc[0])} after epoch {values.index[0]}, {rounded(values.iloc[-1])} after {values.index[-1]}"
-    )
-    return f". {run.metric}: {steps}, untranslated {rounded(run.about['judge']['untranslated'][run.metric])}"
+        _, strips = sheets.setdefault(alike, (strip(cartoons), []))
+        strips.append({"index": index, "run": named(cmp, run)})
+    return {
+        "frames": frames,
+        "sheets": list(sheets.values()),
+        "epochs": sorted({epoch for strips in frames for epoch, _ in strips}),
+        "best": [run.best for run in runs],
+        "pictures": max(min(8, n) for _, _, (n, *_) in sheets),
+    }
 
 # %% ../nbs/32_report.ipynb #7718edcc
 def shown(value) -> str:
@@ -352,11 +340,10 @@ def command_line(words) -> str:
 
 def command(run: Run) -> str:
     "What trains this run again"
-    about = run.about
-    if about.get("command"):
-        return command_line(about["command"])
-    sources = [domain["source"] for domain in about.get("data", {}).values()]
-    options = {"run": str(run.path), **about.get("options", {}), "val": tuple(sources[2:]) or None}
+    if run.about.get("command"):
+        return command_line(run.about["command"])
+    sources = [domain["source"] for domain in run.about.get("data", {}).values()]
+    options = run.about.get("options", {}) | {"run": str(run.path), "val": tuple(sources[2:]) or None}
     words = [repr(run.recipe), *map(repr, sources[:2]), *(f"{name}={value!r}" for name, value in options.items())]
     return f"Trainer({', '.join(words)}).fit()"
 
@@ -380,9 +367,9 @@ def report(
     star = figures.leader(cmp)
     try:
         verdict = Standing(cmp.table).sentences(fair=not cmp.notes)
-        about = dict(results=results(cmp), verdict=verdict, no_table=None)
+        about = {"results": results(cmp), "verdict": verdict, "no_table": None}
     except (ValueError, WeightsMissing) as error:
-        about = dict(results=None, verdict=["There is no table."], no_table=str(error))
+        about = {"results": None, "verdict": ["There is no table."], "no_table": str(error)}
     until = ["--until", cmp.until] if cmp.until else []
     again = command_line(["toon2real", "report", *[run.path for run in cmp.runs], *until])
     page = template().render(
@@ -414,17 +401,24 @@ def report(
 
 def _without_folders(page: str, cmp: Comparison) -> str:
     "The page as it can be sent: a run or folder outside the working folder keeps the last two parts of its path"
-    sources = [domain["source"] for run in cmp.runs for domain in run.about.get("data", {}).values()]
-    known = {Path(path) for path in [*sources, *(run.path for run in cmp.runs)] if path}
-    for path in sorted(filter(Path.is_absolute, known), key=lambda path: -len(str(path))):
-        inside = path.is_relative_to(Path.cwd())
-        short = path.relative_to(Path.cwd()) if inside else Path("...", *path.parts[-2:])
-        page = page.replace(str(escape(path)), str(escape(short)))
+    known = {str(run.path) for run in cmp.runs}
+    for run in cmp.runs:
+        known |= {domain["source"] for domain in run.about.get("data", {}).values() if domain["source"]}
+    here = Path.cwd()
+    for path in map(Path, sorted(known, key=len, reverse=True)):
+        if path.is_absolute():
+            short = path.relative_to(here) if path.is_relative_to(here) else Path("...", *path.parts[-2:])
+            page = page.replace(str(escape(path)), str(escape(short)))
     return page
 
 
 def template():
     "The page, without its content"
-    loader = PackageLoader("toon2real", "static")
-    looks = dict(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return Environment(loader=loader, **looks).get_template("report.html.j2")
+    environment = Environment(
+        loader=PackageLoader("toon2real", "static"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
