@@ -1,4 +1,4 @@
-"""How far one cloud of features is from another: Frechet and kernel distance, precision and recall, intervals, and the bias at small N
+"""Distances between sets of features: Frechet and kernel distance, precision and recall, intervals, and the bias at small N
 
 Docs: https://toon2real.github.io/toon2real/distances.html.md"""
 

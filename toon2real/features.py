@@ -1,4 +1,4 @@
-"""What networks see in images: hand-made statistics where Inception is missing, sets of images in any form, and a cache
+"""Hand-made features for when Inception's weights are missing, sets of images in any form, and a cache of features
 
 Docs: https://toon2real.github.io/toon2real/features.html.md"""
 

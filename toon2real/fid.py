@@ -1,4 +1,4 @@
-"""From folders to numbers: FID, KID, weighted FID and content, each with its terms, and the judge that compares trainings
+"""From folders to numbers: FID, KID, weighted FID and content, and a judge that evaluates trainings under the same conditions
 
 Docs: https://toon2real.github.io/toon2real/fid.html.md"""
 

@@ -1,4 +1,4 @@
-"""The network that FID looks with: its layers, its published weights, and features at four depths
+"""The network of FID: its layers, its published weights, and features at four depths
 
 Docs: https://toon2real.github.io/toon2real/inception.html.md"""
 

@@ -1,4 +1,4 @@
-"""A training on disk: one folder that is the whole truth of it
+"""A training on disk: one folder with everything about it
 
 Docs: https://toon2real.github.io/toon2real/runs.html.md"""
 

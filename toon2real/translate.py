@@ -1,4 +1,4 @@
-"""Pictures of any size and kind, whole folders, and films, through a trained system
+"""Translate pictures of any size and kind, folders, and films with a trained system
 
 Docs: https://toon2real.github.io/toon2real/translate.html.md"""
 
