@@ -16,7 +16,6 @@ import os
 import re
 import sqlite3
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -53,7 +52,8 @@ class FilmReader:
         self.problems, self.end = [], None  # what was wrong; seconds of the last frame
         self._scaler = VideoReformatter()
         self._tiler = VideoReformatter()
-        self._tiles, self._last = [], -math.inf  # (seconds, tile) of frames around the one that is scored; its seconds
+        self._tiles = []  # (seconds, tile) of the frames around the one that is scored
+        self._last = -math.inf  # seconds of the sampled frame before it
         with open_film(path) as (container, stream):
             self._ratio = stream.sample_aspect_ratio or 1
             duration = (container.duration or 0) / av.time_base
@@ -71,10 +71,9 @@ class FilmReader:
 
     @property
     def error(self) -> str:
-        "The first problems, each once with its count; empty if there are none"
-        counts = list(Counter(self.problems).items())[:4]
-        said = "; ".join(f"{problem} ({n} times)" if n > 1 else problem for problem, n in counts)
-        return said and f"{self.path}: {said}"
+        "The first problems, each once; empty if there are none"
+        problems = "; ".join(list(dict.fromkeys(self.problems))[:4])
+        return problems and f"{self.path}: {problems}"
 
 # %% ../nbs/08_catalogue.ipynb #3b82c09a
 @patch
@@ -85,8 +84,10 @@ def _sampled(self: FilmReader):
         if pts == self.start:
             due = seconds
         if seconds < before - 1:
-            what = f"its time stamps begin anew at {timecode(before)}, what follows is left out"
-            self.problems.append(f"{what}: repair it with `ffmpeg -i FILM -c copy NEW.mkv`")
+            self.problems.append(
+                f"its time stamps begin anew at {timecode(before)}, what follows is left out: "
+                "repair it with `ffmpeg -i FILM -c copy NEW.mkv`"
+            )
         before = seconds
         self._keep_tile(frame, seconds)
         if seconds >= due - 1e-6:
@@ -96,10 +97,10 @@ def _sampled(self: FilmReader):
 
 @patch
 def _keep_tile(self: FilmReader, frame, seconds: float):
-    "The small picture of a decoded frame, unless its clock has gone back"
+    "Make the small picture of a decoded frame, unless its clock has gone back"
     self.end = max(seconds, self.end or 0.0)
     if seconds == self.end:
-        tile = self._tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.AREA)
+        tile = self._tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.BILINEAR)
         self._tiles.append((seconds, tile.to_ndarray()))
 
 
@@ -115,23 +116,24 @@ def _score(self: FilmReader, sampled: tuple) -> dict:
 def _around(self: FilmReader, now: float) -> dict:
     "The sharpest cut since the last sampled frame, and whether this one is a mixture of its neighbours"
     times, tiles = zip(*self._tiles)
-    first = bisect_right(times, self._last)
     here = bisect_left(times, now)
     early = bisect_left(times, now - REACH)
     late = min(bisect_left(times, now + REACH), len(times) - 1)
-    start = max(first - NEIGHBOURS - 1, 0)
-    cut = cuts(np.stack(tiles[start : here + NEIGHBOURS + 1]))[first - start : here - start + 1]
-    self._tiles = self._tiles[max(min(early, here - NEIGHBOURS - 1), 0) :]
+    new = bisect_right(times, self._last)  # the first frame after the last sampled one
+    compared = max(new - NEIGHBOURS - 1, 0)  # the first one with which a new one is compared
+    changes = cuts(np.stack(tiles[compared : here + NEIGHBOURS + 1]))
+    cut = changes[new - compared : here - compared + 1].max(initial=0)
+    self._tiles = self._tiles[max(min(early, here - NEIGHBOURS - 1), 0) :]  # the next one needs no earlier ones
     self._last = now
-    return {"cut": float(cut.max(initial=0)), "blend": blend(tiles[early], tiles[here], tiles[late])}
+    return {"cut": float(cut), "blend": blend(tiles[early], tiles[here], tiles[late])}
 
 
 @patch
 def _finish(self: FilmReader):
     "Note a film that is cut short; `CurateError` where no frame could be decoded"
     if self.end is None:
-        why = self.problems[0] if self.problems else "it holds none"
-        raise CurateError(f"{self.path}: no frame could be decoded ({why}): copy or download it again")
+        problem = self.problems[0] if self.problems else "it holds none"
+        raise CurateError(f"{self.path}: no frame could be decoded ({problem}): copy or download it again")
     duration = self.facts["duration"]
     if self.end < duration - max(2.0, 0.02 * duration):
         self.problems.append(f"it ends at {timecode(self.end)} of {timecode(duration)}: cut short")
@@ -161,16 +163,12 @@ SPLITS = "train", "val"
 def _check_split(split, where):
     "`CurateError` on anything but train, val, or nothing"
     if split not in ("", *SPLITS):
-        why = f"{where}: split {split!r} is none of {', '.join(SPLITS)}"
-        raise CurateError(f"{why}: correct it there, or do without this file")
-
-
-_SEPARATORS = {"/", "\0", os.sep}  # of folders: on Windows a backslash too
+        raise CurateError(f"{where}: split {split!r} is none of train, val: correct it there, or do without this file")
 
 
 def _check_name(name, where):
     "`CurateError` on a name that would lead out of its folder"
-    if name in (".", "..") or any(sign in name for sign in _SEPARATORS):
+    if name in (".", "..") or any(sign in name for sign in ("/", "\0", os.sep)):  # on Windows a backslash too
         raise CurateError(f"{where}: {name!r} is no plain file name: correct it there, or do without this file")
 
 # %% ../nbs/08_catalogue.ipynb #ca000001
@@ -190,12 +188,12 @@ def read_manifest(folder: Path) -> dict:
     return {line["file"]: line for line in lines.to_dict("records")}
 
 # %% ../nbs/08_catalogue.ipynb #008bd7bf
-def _note(file, status: str, why: str) -> tuple:
-    return str(file), status, f"{file}: {why}"
+def _note(file, status: str, what: str) -> tuple:
+    return str(file), status, f"{file}: {what}"
 
 
 def _odd(path: Path) -> str:
-    "Why something that is called like a film or an image is left alone; empty if it is a file with a sound name"
+    "What is wrong with a file that is called like a film or an image; empty if it is a file with a sound name"
     if not path.is_file():
         return "no file (a broken link, a pipe or a device): take it away"
     sound = os.fsencode(path).decode("utf-8", "replace") == str(path)
@@ -210,17 +208,19 @@ def _files(source: Path, notes: list) -> list[Path]:
         raise CurateError(f"{source}: no such file or folder: check the path")
     before = len(notes)
     found = []
-    paths = list(walk(source, lambda name, why: notes.append(_note(name, "broken", why))))
+    paths = list(walk(source, lambda name, what: notes.append(_note(name, "broken", what))))
     tell_unreadable(source, paths)
     for path in paths:
         if path.suffix.lower() in FILM_SUFFIXES | IMAGE_SUFFIXES:
-            if why := _odd(path):
-                notes.append(_note(path, "broken", why))
+            if odd := _odd(path):
+                notes.append(_note(path, "broken", odd))
             else:
                 found.append(path)
     if not found and len(notes) == before:
-        known = f"films are known by {' '.join(sorted(FILM_SUFFIXES))}; name a film with another suffix itself"
-        raise CurateError(f"{source}: no films and no images here or below: {known}")
+        raise CurateError(
+            f"{source}: no films and no images here or below: films are known by {' '.join(sorted(FILM_SUFFIXES))}; "
+            "name a film with another suffix itself"
+        )
     return found
 
 # %% ../nbs/08_catalogue.ipynb #70c0a9f8
@@ -269,11 +269,10 @@ def fingerprint(path) -> str:
     size = os.path.getsize(path)
     piece = 1 << 20
     content = hashlib.blake2b(str(size).encode(), digest_size=16)
-    whole = size <= 3 * piece
     with open(path, "rb") as file:
-        for start in [0] if whole else [0, size // 2, size - piece]:
+        for start in (0, size // 2, size - piece) if size > 3 * piece else range(0, size, piece):
             file.seek(start)
-            content.update(file.read() if whole else file.read(piece))
+            content.update(file.read(piece))
     return content.hexdigest()
 
 # %% ../nbs/08_catalogue.ipynb #b72cf59a
@@ -338,16 +337,18 @@ class Catalogue:
         "`CurateError` on a database of something else, before anything is written into it"
         tables = [name for (name,) in self.db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
         if tables and not {"about", "films"} <= set(tables):
-            what = f"a database of something else (it has {', '.join(tables[:3])})"
-            raise CurateError(f"{self.path}: {what}: name another file")
+            raise CurateError(
+                f"{self.path}: a database of something else (it has {', '.join(tables[:3])}): name another file"
+            )
 
     def _check_version(self):
         "`CurateError` unless the tables are as this version of the library makes them"
         version = self._one("SELECT value FROM about WHERE key='version'")
         if version != _VERSION:
-            formats = f"its format is {version}, known here is {_VERSION}"
-            remedy = "update the library" if str(version) > _VERSION else "read the films into a new one"
-            raise CurateError(f"{self.path}: made by another version of this library ({formats}): {remedy}")
+            raise CurateError(
+                f"{self.path}: made by another version of this library (its format is {version}, known here is "
+                f"{_VERSION}): use that version, or read the films into a new one"
+            )
 
     def _check_cells(self):
         "`CurateError` unless every cell is of its kind"
@@ -356,8 +357,10 @@ class Catalogue:
             if table == "frames":
                 wrong.append("length(tiny) != 192")
             if count := self._one(f"SELECT count(*) FROM {table} WHERE {' OR '.join(wrong)}"):
-                what = f"{count} of its {table} have cells of another kind"
-                raise CurateError(f"{self.path}: {what}, so it was not written by this library: use a copy of it")
+                raise CurateError(
+                    f"{self.path}: {count} of its {table} have cells of another kind, so it was not written by this "
+                    "library: use a copy of it"
+                )
 
     def close(self):
         self.db.close()
@@ -399,36 +402,33 @@ class Catalogue:
 
 # %% ../nbs/08_catalogue.ipynb #a1f81839
 _CREDIT = ["licence", "author", "link"]
-_FIELDS = [
-    *("film", "pts", "name", "time", "luma", "contrast", "sharp", "text", "cut", "blend", "hash"),
-    *("top", "bottom", "left", "right", "width", "height", "stamp", "error", "tiny", "thumb", *_CREDIT),
-]
-
-
-def _quoted(fields, table="") -> str:
-    "Columns for a query; `left` and `right` are words of SQL"
-    return ", ".join(f'{table}"{field}"' for field in fields)
 
 
 @patch
-def _upsert(self: Catalogue, table: str, key: str, row: dict):
-    "Store a row; one that is there already gets these values"
-    columns = _quoted(row)
-    places = ", ".join(f":{field}" for field in row)
-    update = ", ".join(f'"{field}"=excluded."{field}"' for field in row)
+def _columns(self: Catalogue, table: str, *others: str) -> list[str]:
+    "The columns of a table but for `others`, quoted for a query: `left` and `right` are words of SQL"
+    names = [row["name"] for row in self.db.execute(f"PRAGMA table_info({table})")]
+    return [f'"{name}"' for name in names if name not in others]
+
+
+@patch
+def _upsert(self: Catalogue, table: str, key: str, row: dict, update: list[str]):
+    "Store a row; one that is there already gets the columns of `update`"
+    columns = ", ".join(f'"{field}"' for field in row)
+    values = ", ".join(f":{field}" for field in row)
+    update = ", ".join(f"{column}=excluded.{column}" for column in update)
     with self.db:
         self.db.execute(
-            f"INSERT INTO {table}({columns}) VALUES({places}) ON CONFLICT({key}) DO UPDATE SET {update}", row
+            f"INSERT INTO {table}({columns}) VALUES({values}) ON CONFLICT({key}) DO UPDATE SET {update}", row
         )
 
 
 @patch
 def _put(self: Catalogue, row: dict):
-    "Store a scored frame"
-    row = dict.fromkeys(_FIELDS) | {"pts": 0, "name": "", "error": ""} | row
-    if row["hash"] is not None:
-        row["hash"] = int(np.uint64(row["hash"]).astype(np.int64))  # SQLite's integers have a sign
-    self._upsert("frames", "film, pts, name", row)
+    "Store a scored frame; a frame that is there keeps its split"
+    if "hash" in row:
+        row = {**row, "hash": int(np.uint64(row["hash"]).astype(np.int64))}  # SQLite's integers have a sign
+    self._upsert("frames", "film, pts, name", row, self._columns("frames", "id", "split"))
 
 
 @patch
@@ -442,7 +442,7 @@ def _put_film(self: Catalogue, content: str, known: sqlite3.Row | None, new: dic
     """The row of the film with this content, with these values. A film that was not known gets those of `new` too,
     another one what `new` says of credits."""
     values |= _credits(new) if known else new
-    self._upsert("films", "content", {"content": content, **values})
+    self._upsert("films", "content", {"content": content, **values}, ["content", *values])
     return self._film(content)
 
 
@@ -468,8 +468,8 @@ def _film_to_read(self: Catalogue, path: Path, new: dict, notes: list):
         self.db.execute(query, (str(path), content))
     film = self._put_film(content, known, new, kind="film", path=str(path), name=path.name)
     if film["every"] != new["every"]:
-        what = f"stays sampled every {film['every']:g} s: `forget` it first to sample it another way"
-        notes.append(_note(path, "known", what))
+        sampled = f"stays sampled every {film['every']:g} s: `forget` it first to sample it another way"
+        notes.append(_note(path, "known", sampled))
     if film["status"] in ("broken", "partial"):
         notes.append((str(path), film["status"], film["error"]))
     return film if film["status"] == "reading" else None
@@ -485,7 +485,7 @@ def _read_so_far(self: Catalogue, film: int) -> tuple:
 
 @patch
 def _read_film(self: Catalogue, film: sqlite3.Row, bar, notes: list):
-    "Read a film on from the last frame that is stored, and say how it went"
+    "Read a film on from the last frame that is stored, and note how it went"
     before = bar.n
     size = os.path.getsize(film["path"])
     try:
@@ -493,8 +493,8 @@ def _read_film(self: Catalogue, film: sqlite3.Row, bar, notes: list):
         film = self._put_film(film["content"], film, {}, **reader.facts)
         for row in reader:
             self._put({"film": film["id"], **row})
-            done = row["time"] / (reader.facts["duration"] or math.inf)
-            bar.update(before + int(size * min(done, 1)) - bar.n)
+            share = min(row["time"] / (reader.facts["duration"] or math.inf), 1)
+            bar.update(before + int(size * share) - bar.n)
         error = reader.error
     except (FilmError, CurateError) as e:
         error = str(e)
@@ -536,9 +536,8 @@ def _stills_to_read(self: Catalogue, folder: Path, name: str, lines: dict, new: 
         new = {**new, "split": splits.pop()}
     facts = {path: {"stamp": _stamp(path), **_credits(line)} for path, line in lines.items()}
     film = self._find_stills(folder, name, [known["stamp"] for known in facts.values()], new)
-    query = "SELECT id, name, stamp, error, licence, author, link FROM frames WHERE film=?"
-    rows = self.db.execute(query, (film,)).fetchall()
-    self._note_gone(film, folder, rows, notes)
+    rows = self.db.execute("SELECT * FROM frames WHERE film=?", (film,)).fetchall()
+    self._note_gone(folder, rows, notes)
     before = {row["name"]: row for row in rows}
     todo = []
     for path, known in facts.items():
@@ -551,20 +550,21 @@ def _stills_to_read(self: Catalogue, folder: Path, name: str, lines: dict, new: 
 
 
 @patch
-def _note_gone(self: Catalogue, film: int, folder: Path, rows: list, notes: list):
+def _note_gone(self: Catalogue, folder: Path, rows: list, notes: list):
     "Mark stills whose files are gone"
     for row in rows:
-        if row["stamp"] and not (folder / row["name"]).exists():
-            what = f"{folder / row['name']}: gone since it was read"
+        file = folder / row["name"]
+        if row["stamp"] and not file.exists():
+            gone = f"{file}: gone since it was read"
             with self.db:
-                self.db.execute("UPDATE frames SET error=?, stamp='' WHERE id=?", (what, row["id"]))
-            notes.append((row["name"], "gone", what))
+                self.db.execute("UPDATE frames SET error=?, stamp='' WHERE id=?", (gone, row["id"]))
+            notes.append((row["name"], "gone", gone))
 
 
 @patch
 def _read_stills(self: Catalogue, stills: list, bar, notes: list):
-    for path, about in stills:
-        row = {**_score_still(path), **about}
+    for path, known in stills:
+        row = {**_score_still(path), **known}
         self._put(row)
         bar.update(os.path.getsize(path))
         if "error" in row:
@@ -625,13 +625,13 @@ def decide(
     keep: bool = True,  # True: keep, False: reject, None: leave it to the filters again
     who: str = None,  # default: the user's name
 ):
-    "What a person says overrides every filter (but not the choice of licences) and outlives a change of thresholds"
+    "A person's decision overrides every filter (but not the choice of licences) and outlives a change of thresholds"
     ids = frames.index if isinstance(frames, pd.DataFrame) else np.atleast_1d(frames)
-    said = keep, who or getpass.getuser(), datetime.now(UTC).isoformat(timespec="microseconds")
+    decision = keep, who or getpass.getuser(), datetime.now(UTC).isoformat(timespec="microseconds")
     query = "INSERT OR REPLACE INTO decisions SELECT film, pts, name, ?, ?, ? FROM frames WHERE id=?"
     with self.db:
         for i in map(int, ids):
-            if not self.db.execute(query, (*said, i)).rowcount:
+            if not self.db.execute(query, (*decision, i)).rowcount:
                 raise CurateError(f"frame {i}: not in {self.path}; ids are the index of `frames()`")
 
 # %% ../nbs/08_catalogue.ipynb #e8ee495c
@@ -650,7 +650,7 @@ _FRAMES = "FROM other.{} r JOIN other.films o ON o.id=r.film JOIN films f ON f.c
 @patch
 def _merge_films(self: Catalogue):
     "Films of the attached catalogue `other`"
-    columns = ", ".join(row["name"] for row in self.db.execute("PRAGMA table_info(films)") if row["name"] != "id")
+    columns = ", ".join(self._columns("films", "id"))
     self.db.execute(f"INSERT OR IGNORE INTO films({columns}) SELECT {columns} FROM other.films")
     reading = "status, error, width, height, duration, every"
     rank = "instr('reading broken partial done', {})"
@@ -664,8 +664,10 @@ def _merge_films(self: Catalogue):
 @patch
 def _merge_frames(self: Catalogue):
     "Frames and decisions of the attached catalogue `other`"
-    frames = f"SELECT f.id, {_quoted(_FIELDS[1:], 'r.')}, r.split {_FRAMES.format('frames')}"
-    self.db.execute(f"INSERT OR IGNORE INTO frames({_quoted(_FIELDS)}, split) {frames}")
+    columns = self._columns("frames", "id", "film")
+    theirs = ", ".join(f"r.{column}" for column in columns)
+    frames = f"SELECT f.id, {theirs} {_FRAMES.format('frames')}"
+    self.db.execute(f"INSERT OR IGNORE INTO frames(film, {', '.join(columns)}) {frames}")
     decisions = f"SELECT f.id, r.pts, r.name, r.keep, r.who, r.at {_FRAMES.format('decisions')}"
     self.db.execute(
         f"""INSERT INTO decisions {decisions}
