@@ -1,4 +1,4 @@
-"""The paper's Figure 2, drawn from live networks, and the one style of all figures
+"""The paper's Figure 2, drawn from the networks themselves, and the common style of all figures
 
 Docs: https://toon2real.github.io/toon2real/architecture.html.md"""
 

@@ -1,4 +1,4 @@
-"""Several systems on the same data, judged by the same numbers
+"""Train several systems on the same data and compare them by the same numbers
 
 Docs: https://toon2real.github.io/toon2real/experiment.html.md"""
 

@@ -1,4 +1,4 @@
-"""The paper's Figures 1 to 5, and the plane of fidelity against content, drawn from a comparison
+"""The paper's figures, and a plot of distance to photographs against distance to the input
 
 Docs: https://toon2real.github.io/toon2real/figures.html.md"""
 

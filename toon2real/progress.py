@@ -1,4 +1,4 @@
-"""What a training tells while it runs: losses, brightness, files on the disk, a bar, a page, TensorBoard
+"""Show a running training: losses, colour inversion, progress files, a bar, a page in a notebook, TensorBoard
 
 Docs: https://toon2real.github.io/toon2real/progress.html.md"""
 

@@ -1,4 +1,4 @@
-"""One loop for every system: players in turn, samples while it runs, and an exact resume
+"""One training loop for every system, with samples, evaluations and an exact resume
 
 Docs: https://toon2real.github.io/toon2real/training.html.md"""
 
