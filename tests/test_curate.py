@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from toon2real import picks
 from toon2real.cli import main
 from toon2real.curate import MANIFEST_COLUMNS, Catalogue, CurateError, Curation, Thresholds
+from toon2real.images import jpeg_bytes
 from toon2real.picks import Picks, near_pairs, settle
 from toon2real.scores import letters
 
@@ -577,6 +578,24 @@ def test_k_frames_a_shot_and_trim_in_seconds(whole):
     assert len(marked) and (np.minimum(marked.time, marked.duration - marked.time) < 3).all()
     picks.thresholds = Thresholds(trim=3)
     assert not picks.counts()["trim"]  # off for films as short as these
+
+
+def test_thumbnails_of_an_earlier_version(tmp_path):
+    "Catalogues once kept thumbnails of 224 pixels: the same pictures come of them, at the size that is asked for"
+    film = make_film(tmp_path / "film.mp4", seconds=8, size=(640, 360))
+    with Catalogue(tmp_path / "c.sqlite") as c:
+        c.add(film, progress=False)
+        picks = Picks(c)
+        ids = picks.select("all")
+        now = np.stack(picks.crops(ids)).astype(float)
+        for frame in map(int, ids):
+            (im,) = c.thumbnails([frame])
+            assert im.size == (320, 180)
+            c.db.execute("UPDATE frames SET thumb=? WHERE id=?", (jpeg_bytes(im.resize((224, 126)), 80), frame))
+        before = np.stack(picks.crops(ids)).astype(float)
+    assert before.shape == now.shape == (len(ids), 128, 128, 3)
+    apart = np.abs(before - now).mean((1, 2, 3))
+    assert apart.max() < np.abs(now[1:] - now[:-1]).mean((1, 2, 3)).min() / 2  # nearer than frames a second apart
 
 
 def test_merge_believes_who_read_more(films, tmp_path):

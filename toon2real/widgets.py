@@ -380,15 +380,15 @@ def plan_trials(
 
 # %% ../nbs/39_widgets.ipynb #41b8f1f2
 def bradley_terry(
-    wins: np.ndarray,  # K x K: how often the row was preferred to the column
-) -> np.ndarray:  # K log-strengths with mean 0
+    wins: np.ndarray,  # K x K: how often the row was preferred to the column; or several such tables
+) -> np.ndarray:  # K log-strengths with mean 0, of each table
     "Scores of a paired comparison"
-    wins = wins + 0.5 * (1 - np.eye(len(wins)))
-    met = wins + wins.T
-    strength = np.ones(len(wins))
+    wins = wins + 0.5 * (1 - np.eye(wins.shape[-1]))
+    met = wins + wins.swapaxes(-1, -2)
+    strength = np.ones(wins.shape[:-1])
     for _ in range(1000):
-        strength = wins.sum(1) / (met / (strength[:, None] + strength)).sum(1)
-        strength /= np.exp(np.log(strength).mean())
+        strength = wins.sum(-1) / (met / (strength[..., None] + strength[..., None, :])).sum(-1)
+        strength /= np.exp(np.log(strength).mean(-1, keepdims=True))
     return np.log(strength)
 
 # %% ../nbs/39_widgets.ipynb #9cd37836
@@ -599,8 +599,8 @@ def study_results(
         systems = sorted({*given.left, *given.right})
         unit, drawn = ("participant", "people") if given.participant.nunique() > 1 else ("trial", "answers")
         wins = np.stack([_wins(one, systems) for _, one in given.groupby(unit)])
-        samples = [wins[rng.integers(len(wins), size=len(wins))].sum(0) for _ in range(reps)]
-        low, high = np.percentile([bradley_terry(one) for one in samples], [2.5, 97.5], axis=0)
+        samples = np.stack([wins[rng.integers(len(wins), size=len(wins))].sum(0) for _ in range(reps)])
+        low, high = np.percentile(bradley_terry(samples), [2.5, 97.5], axis=0)
         scores = {"score": bradley_terry(wins.sum(0)), "low": low, "high": high, "drawn": drawn}
         table = pd.DataFrame({"question": QUESTIONS[question], "system": systems, **scores})
         table["answers"] = len(given)
