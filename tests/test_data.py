@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from toon2real import data, images
-from toon2real.data import DataError, Domain, Pairs, load_side
+from toon2real.data import DataError, Domain, Pairs
 from toon2real.images import ImageError, list_images
 
 SHARED = Path(os.environ.get("TOON2REAL_SHARED", Path(__file__).parents[2] / "shared"))
@@ -335,7 +335,3 @@ def test_errors_are_one_kind(tmp_path):
             Domain.open(tmp_path / bad if bad else bad, 32)
     with pytest.raises(ImageError, match="nowhere"):
         Domain.open(tmp_path / "nowhere", 32)
-    d = quiet(
-        [folder(tmp_path / "src", 1) / "0000.png", tmp_path / "missing.png"], load_side(32), cache=tmp_path / "cache"
-    )
-    assert d.skipped == [("missing.png", "no such file: check the path")]

@@ -120,7 +120,7 @@ class _Pile(NamedTuple):
     names: list[str]
     side: int  # pixels
     label: str  # what a person calls them
-    source: str | None  # absolute folder, or the name of scenes, if it is one
+    source: str  # absolute folder, or the name of scenes
     place: Path  # of the map
     fingerprint: str
     read: Callable  # a name -> its pixels, or none, and why
@@ -195,8 +195,9 @@ def _build(pile: _Pile, progress: bool) -> Domain:
                 names.append(name)
         if not names:
             first = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
-            why = f"none of its {len(skipped)} images can be read ({first})"
-            raise DataError(f"{pile.label}: {why}: is it the right folder?")
+            raise DataError(
+                f"{pile.label}: none of its {len(skipped)} images can be read ({first}): is it the right folder?"
+            )
     images = np.memmap(path, np.uint8, "r", shape=(len(names), pile.side, pile.side, 3))
     domain = Domain(images, names, content_hash(names, images), skipped)
     about = {
@@ -221,8 +222,10 @@ def _open_map(pile: _Pile, progress: bool) -> Domain:
         with FileLock(pile.place / ".lock"):
             return _read(pile.place, pile.fingerprint) or _build(pile, progress)
     except (OSError, WriteError) as error:
-        why = f"{pile.place}: cannot keep the decoded images of {pile.label} here ({error})"
-        raise DataError(f"{why}: free some space, or name another folder by cache= or $TOON2REAL_CACHE") from error
+        raise DataError(
+            f"{pile.place}: cannot keep the decoded images of {pile.label} here ({error}): "
+            "free some space, or name another folder by cache= or $TOON2REAL_CACHE"
+        ) from error
 
 # %% ../nbs/12_data.ipynb #41048130
 def _stat(path: Path) -> tuple[int, int]:
@@ -234,36 +237,15 @@ def _stat(path: Path) -> tuple[int, int]:
 
 
 def _files(source, side: int, cache) -> _Pile:
-    "A folder (`source` is one path), or a list of files"
-    if isinstance(source, str | os.PathLike):
-        base = given_path(source).expanduser().resolve()
-        paths = list_images(base)
-        label = printable("/".join(base.parts[-2:]))
-        key = None
-    else:
-        paths = [Path(path).expanduser().absolute() for path in _checked_list(source)]
-        base = Path(os.path.commonpath([path.parent for path in paths]))
-        label = f"list of {len(paths)} files"
-        key = [str(path) for path in paths]
-    names = [path.relative_to(base).as_posix() for path in paths]
+    "The images of a folder"
+    folder = given_path(source).expanduser().resolve()
+    paths = list_images(folder)
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    label = printable("/".join(folder.parts[-2:]))
+    called = re.sub(r"[^0-9A-Za-z_.]+", "_", folder.name)[:40]
+    place = cache_folder(cache) / f"{called}-{side}-{_digest(str(folder), side)[:8]}"
     fingerprint = _digest([_stat(path) for path in paths], names)
-    called = re.sub(r"[^0-9A-Za-z_.]+", "_", base.name)[:40]
-    place = cache_folder(cache) / f"{called}-{side}-{_digest(str(base), side, key)[:8]}"
-    folder = None if key else str(base)
-    return _Pile(names, side, label, folder, place, fingerprint, lambda name: read_image(base / name, side))
-
-
-def _checked_list(source) -> list:
-    "A list of paths, not empty"
-    source = list(source)
-    if not source:
-        raise DataError("a list of 0 images: pass 1 or more")
-    for item in source:
-        if not isinstance(item, str | os.PathLike):
-            kind = type(item).__name__
-            forms = "pass paths, or one uint8 array N x H x W x 3 (images.to_uint8 makes it from a tensor in [-1, 1])"
-            raise DataError(f"a list with a {kind} in it: {forms}")
-    return source
+    return _Pile(names, side, label, str(folder), place, fingerprint, lambda name: read_image(folder / name, side))
 
 # %% ../nbs/12_data.ipynb #b85ffdab
 _SCENES = re.compile(r"scenes:(cartoon|photo):(\d+)-(\d+)(?:@(\d+))?")
@@ -271,15 +253,14 @@ _SCENES = re.compile(r"scenes:(cartoon|photo):(\d+)-(\d+)(?:@(\d+))?")
 
 def _drawn(source: str, side: int, cache) -> _Pile:
     "The scenes that `source` names"
+    source = str(source)
     match = _SCENES.fullmatch(source)
-    if not match or int(match[2]) > int(match[3]):
+    if not match:
         raise DataError(f"{source!r} names no scenes: write scenes:cartoon:0-799 or scenes:photo:800-1599@64")
     kind = match[1]
-    first = int(match[2])
-    last = int(match[3])
-    drawn = int(match[4] or 128)
-    if last - first >= 1_000_000:
-        raise DataError(f"{source!r} is {last - first + 1:,} scenes: name 1,000,000 at most")
+    first, last, drawn = (int(number or 128) for number in match.groups()[1:])
+    if not 0 <= last - first < 1_000_000:
+        raise DataError(f"{source!r} names no scenes, or more than 1,000,000: name the first and the last one")
     try:
         check_scene(kind, drawn)
     except ValueError as error:
@@ -295,8 +276,10 @@ def _drawn(source: str, side: int, cache) -> _Pile:
 # %% ../nbs/12_data.ipynb #babe7c62
 def _open_array(array: np.ndarray, side: int) -> Domain:
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or not len(array):
-        what = f"an array of {array.dtype} and shape {array.shape} is no pile of pictures"
-        raise DataError(f"{what}: pass uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])")
+        raise DataError(
+            f"an array of {array.dtype} and shape {array.shape} is no pile of pictures: "
+            "pass uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])"
+        )
     images = array.view()
     if array.shape[1:3] != (side, side):
         images = np.stack([_squash(Image.fromarray(image), side) for image in array])
@@ -308,7 +291,7 @@ def _open_array(array: np.ndarray, side: int) -> Domain:
 @patch(cls_method=True)
 def open(
     cls: Domain,
-    source,  # a folder, "scenes:cartoon:0-799", a list of image files, uint8 N x H x W x 3, or a Domain (to open again)
+    source,  # a folder, "scenes:cartoon:0-799", an array uint8 N x H x W x 3, or a Domain (to open it again)
     side: int,  # pixels to store: `load_side(128)` for training at 128, 128 itself for validation
     cache=None,  # folder for the map, see `cache_folder`
     progress: bool = True,  # show a bar if it takes longer than a second
@@ -321,24 +304,31 @@ def open(
         source = source.origin
     if isinstance(source, np.ndarray):
         domain = _open_array(source, side)
-    else:
-        is_scenes = isinstance(source, str | os.PathLike) and str(source).startswith("scenes:")
-        pile = _drawn(str(source), int(side), cache) if is_scenes else _files(source, int(side), cache)
+    elif isinstance(source, str | os.PathLike):
+        find = _drawn if str(source).startswith("scenes:") else _files
+        pile = find(source, int(side), cache)
         domain = _open_map(pile, progress)
         domain.label, domain.source = pile.label, pile.source
-        domain._tell_skipped()
+        domain._warn_of_skipped()
+    else:
+        raise DataError(
+            f"{type(source).__name__} is no pile of pictures: pass a folder, "
+            "or uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])"
+        )
     domain.origin = source
     return domain
 
 
 @patch
-def _tell_skipped(self: Domain):
+def _warn_of_skipped(self: Domain):
     "Warn of files that cannot be read"
     if self.skipped:
-        some = [f"{name} ({reason})" for name, reason in self.skipped[:3]] + ["..."] * (len(self.skipped) > 3)
-        count = f"{len(self.skipped)} of {len(self.skipped) + len(self)} images cannot be read"
-        message = f"{self.label}: {count}: {'; '.join(some)}. They are left out; .skipped has all their names"
-        warnings.warn(message, stacklevel=3)
+        first = "; ".join(f"{name} ({reason})" for name, reason in self.skipped[:3])
+        warnings.warn(
+            f"{self.label}: {len(self.skipped)} of {len(self.skipped) + len(self)} images cannot be read, "
+            f"such as {first}. They are left out; .skipped has all their names",
+            stacklevel=3,
+        )
 
 # %% ../nbs/12_data.ipynb #f535129c
 class Order(NamedTuple):
@@ -467,21 +457,28 @@ class Pairs:
 
     def __repr__(self):
         where = "in the memory of" if self.resident else "for"
-        sizes = f"{len(self.cartoon)} cartoons, {len(self.photo)} photos: {self.steps} steps of {self.size}"
-        return f"Pairs({sizes} at {self.side} x {self.side}, {where} {self.device})"
+        return (
+            f"Pairs({len(self.cartoon)} cartoons, {len(self.photo)} photos: {self.steps} steps of {self.size} "
+            f"at {self.side} x {self.side}, {where} {self.device})"
+        )
 
 # %% ../nbs/12_data.ipynb #13c6633f
 def _check(cartoon: Domain, photo: Domain, side: int, batch: int, rank: int, world: int):
     for domain in (cartoon, photo):
         if domain.side < side:
-            why = f"{domain.label} is stored at {domain.side} pixels, crops of {side} cannot be cut from it"
-            raise DataError(f"{why}: open it with side=load_side({side})={load_side(side)}, or {side}")
+            raise DataError(
+                f"{domain.label} is stored at {domain.side} pixels, crops of {side} cannot be cut from it: "
+                f"open it with side=load_side({side})={load_side(side)}, or {side}"
+            )
     check_range(1, side=side, batch=batch)
-    if batch > (most := max(len(cartoon), len(photo))):
+    most = max(len(cartoon), len(photo))
+    if batch > most:
         raise DataError(f"batch={batch}, but the larger domain has {most} pictures: use a smaller batch")
     if not 0 <= rank < world or batch % world:
-        remedy = "ranks go from 0 to world - 1, and batch must be a multiple of world"
-        raise DataError(f"batch={batch}, rank={rank}, world={world}: {remedy}")
+        raise DataError(
+            f"batch={batch}, rank={rank}, world={world}: "
+            "ranks go from 0 to world - 1, and batch must be a multiple of world"
+        )
 
 # %% ../nbs/12_data.ipynb #64973e08
 @patch

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from .data import Domain, choose
+from .data import Domain, choose, read_image
 from toon2real.distances import (
     KID,
     bootstrap,
@@ -332,16 +332,13 @@ def _some_of(source, n: int, side: int) -> np.ndarray | None:
     "`n` pictures by chance, read at this side; None if there are not so many"
     if str(source).startswith("scenes:"):
         found = Domain.open(source, side, progress=False).images
-    elif source and Path(source).is_dir():
-        found = np.array(list_images(source))
-    else:
+        return found[choose(len(found), n, 0, "floor")] if len(found) >= n else None
+    if not (source and Path(source).is_dir()):
         return None
-    if len(found) < n:
-        return None
-    chosen = found[choose(len(found), n, 0, "floor")]
-    if chosen.ndim == 1:  # files
-        chosen = Domain.open(list(chosen), side, progress=False).images
-    return chosen if len(chosen) == n else None
+    files = list_images(source)
+    read = [read_image(files[i], side)[0] for i in choose(len(files), n, 0, "floor")]
+    pixels = b"".join(read)  # of a file that cannot be read there are none
+    return np.frombuffer(pixels, np.uint8).reshape(n, side, side, 3) if len(pixels) == n * side**2 * 3 else None
 
 # %% ../nbs/25_fid.ipynb #07df9cd8
 FLOOR, UNTRANSLATED = "other photographs (floor)", "untranslated input"
