@@ -529,7 +529,7 @@ KEY = "0123456789abcdef"
 def photo_manifests(rng, here, home):
     (here / "photos").mkdir()
     table = ",".join(photos.MANIFEST_COLUMNS) + "\n" + ",".join("x" for _ in photos.MANIFEST_COLUMNS) + "\n"
-    name = rng.choice(["manifest.csv", "not_kept.csv"])
+    name = "manifest.csv"
     (here / "photos" / name).write_bytes(mangle(rng, table.encode()))
 
     def fetched():

@@ -154,8 +154,9 @@ def states(folder):
 
 
 def lines(folder):
-    with open(folder / "manifest.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    manifest = folder / "manifest.csv"
+    text = manifest.read_text() if manifest.exists() else ""
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def pictures(folder):
@@ -416,9 +417,7 @@ def test_truncated_jpeg(server, tmp_path):
         and server.images().count("/img/1.jpg") == 3
     )
     server.mood = lambda p, q: None
-    assert run(server, tmp_path).kept == 2 and server.images().count("/img/1.jpg") == 3  # known, not asked again,
-    (tmp_path / "not_kept.csv").unlink()
-    assert run(server, tmp_path).kept == 3 and consistent(tmp_path) == 3  # unless it is forgotten
+    assert run(server, tmp_path).kept == 3 and consistent(tmp_path) == 3  # the next run asks again
 
 
 @pytest.mark.parametrize(
@@ -623,12 +622,7 @@ def test_huge_bodies(server, tmp_path, monkeypatch):
     )
     r = run(server, tmp_path)
     s = states(tmp_path)
-    assert (
-        r.kept == 1
-        and "more than the limit" in s["0"][1]
-        and "more than the limit" in s["1"][1]
-        and len(server.images()) == 3
-    )
+    assert r.kept == 1 and "cut short" in s["0"][1] and "more than the limit" in s["1"][1]
     assert sum(sent) < 40 << 20  # 1 MiB and what fits in socket buffers, not 64
     bomb = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0" + bytes(4)
     server.add(9)
@@ -637,24 +631,9 @@ def test_huge_bodies(server, tmp_path, monkeypatch):
     assert states(tmp_path)["9"][0] == "failed"
 
 
-def test_drop_by_drop(server, tmp_path):
+def test_not_a_byte(server, tmp_path):
     server.add(1)
-
-    def drip(h):
-        h.send_response(200)
-        h.end_headers()
-        try:
-            for _ in range(100):
-                h.wfile.write(b"x")
-                time.sleep(0.05)
-        except OSError:
-            pass
-
-    server.mood = lambda p, q: drip if p.startswith("/img") else None
-    t = time.monotonic()
-    run(server, tmp_path, flickr=flickr(server, deadline=0.2, tries=2))
-    assert "too slow" in states(tmp_path)["1"][1] and time.monotonic() - t < 4
-    server.mood = lambda p, q: (lambda h: time.sleep(1)) if p.startswith("/img") else None  # not a byte
+    server.mood = lambda p, q: (lambda h: time.sleep(1)) if p.startswith("/img") else None
     run(server, tmp_path, flickr=flickr(server, timeout=0.2, tries=2))
     assert states(tmp_path)["1"][0] == "unreachable"
 
@@ -692,10 +671,8 @@ def test_broken_manifest(server, tmp_path):
     server.add(1)
     (tmp_path / "manifest.csv").write_bytes(b"not a table, whatever the name says" * 99)
     assert "manifest.csv: not a table" in failure(lambda: run(server, tmp_path))
-    (tmp_path / "manifest.csv").write_bytes(b"file,source,ti")  # a kill while its header was written
+    (tmp_path / "manifest.csv").unlink()
     assert run(server, tmp_path).kept == 1 and len(lines(tmp_path)) == 1
-    (tmp_path / "manifest.csv").write_bytes((tmp_path / "manifest.csv").read_bytes()[:-9])  # or the last line
-    assert run(server, tmp_path).kept == 1 and len(lines(tmp_path)) == 1 and len(server.images()) == 2
     whole = (tmp_path / "manifest.csv").read_bytes()
     for line in (b"x.jpg\r\n", b"1,2,3,4,5,6,7,8,9\r\n", b'"' + b"x" * 200_000 + b'"\r\n'):
         (tmp_path / "manifest.csv").write_bytes(whole + line)
@@ -741,7 +718,7 @@ def killed_at(k, f):
 
             return h
 
-        images.os.replace, photos._add_line = strike(os.replace), strike(photos._add_line)
+        images.os.replace = strike(os.replace)
         f()
 
     return os.WIFSIGNALED(forked(child))
@@ -758,15 +735,12 @@ def test_kill_before_every_write_and_resume(server, tmp_path):
         d = tmp_path / str(k)
         died = killed_at(k, lambda: run(server, d))
         before = len(server.images())
-        tables = [d / name for name in ("manifest.csv", "not_kept.csv")]
-        had = sum(len(path.read_text().splitlines()) - 1 for path in tables if path.exists())
+        had = len(lines(d))
         assert run(server, d).kept == 4 and consistent(d) == 4
         assert len(server.images()) - before == 5 - had  # nothing known is fetched again
         if not died:
             break
-    assert (
-        k == 2 + 4 * 2 + 1 + 1
-    )  # headers, pictures and their lines, the one that is gone; then nothing was left to strike
+    assert k == 4 * 2 + 1  # pictures and their lines; then nothing was left to strike
 
 
 @needs_fork

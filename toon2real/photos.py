@@ -26,6 +26,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
 import certifi
+import pandas as pd
 import urllib3
 from fastcore.basics import listify, patch
 from filelock import FileLock, Timeout
@@ -34,7 +35,7 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from .curate import MANIFEST_COLUMNS
-from .images import ImageError, check_range, open_image, printable, write_atomic
+from .images import ImageError, check_range, open_image, printable, utf8, write_atomic
 
 # %% ../nbs/11_photos.ipynb #3b38390a
 class PhotoError(ValueError):
@@ -69,8 +70,9 @@ class Licence:
         "From an entry of Flickr's list; Creative Commons licences get their short name from their address"
         url = url or ""
         if match := re.search(r"creativecommons\.org/(?:licenses|publicdomain)/([a-z-]+)/([\d.]+)", url):
-            short = {"zero": "CC0", "mark": "Public Domain Mark"}.get(match[1], f"CC {match[1].upper()}")
-            name = f"{short} {match[2]}"
+            kind, version = match.groups()
+            short = {"zero": "CC0", "mark": "Public Domain Mark"}.get(kind, f"CC {kind.upper()}")
+            name = f"{short} {version}"
         return cls(str(id), name, url)
 
 # %% ../nbs/11_photos.ipynb #dbc026cd
@@ -140,7 +142,7 @@ class _Pool(urllib3.PoolManager):
 
 # %% ../nbs/11_photos.ipynb #594ac8ad
 class Web:
-    "Bytes from one site: rate, retries, back-off, a size limit and a deadline. One request at a time."
+    "Bytes from one site: rate, retries, back-off and a size limit. One request at a time."
 
     def __init__(
         self,
@@ -150,19 +152,18 @@ class Web:
         backoff: float = 1.0,  # seconds before the second try, doubled for each further one
         cooldown: float = 60.0,  # the same after a 429, up to half an hour
         timeout: float = 30.0,  # seconds without a byte
-        deadline: float = 300.0,  # seconds for one body
     ):
         site = urlsplit(base)
         here = site.scheme == "http" and site.hostname in ("localhost", "127.0.0.1", "::1")
         if not site.hostname or not (site.scheme == "https" or here):
-            remedy = "use an https address (plain http only for this machine)"
-            raise PhotoError(f"{_bare(base)}: the key must travel by https: {remedy}")
+            raise PhotoError(
+                f"{_bare(base)}: the key must travel by https: use an https address (plain http only for this machine)"
+            )
         if not 0.001 <= rate < float("inf"):
             raise PhotoError(f"rate={rate}: use a positive number of requests a second, 0.001 or more")
         agent = f"toon2real/{__version__} (+https://github.com/toon2real/toon2real)"
         self.pool = _Pool(base, headers={"User-Agent": agent}, timeout=timeout)
-        self.base, self.rate, self.tries, self.backoff = base, rate, tries, backoff
-        self.cooldown, self.deadline = cooldown, deadline
+        self.base, self.rate, self.tries, self.backoff, self.cooldown = base, rate, tries, backoff, cooldown
         self.next = 0.0  # when the next request may be made
         self.waiting = lambda why: None  # called before a long wait
 
@@ -183,20 +184,13 @@ def _check_status(response):
         raise Gone(f"the server answers {response.status}")
 
 
-@patch
-def _body(self: Web, response, limit: int) -> bytes:
+def _body(response, limit: int) -> bytes:
     "The bytes of an answer, not more than `limit`"
-    size = response.headers.get("Content-Length", "")
-    if size.isdigit() and int(size) > limit:
-        raise Gone(f"{int(size) / 1e6:,.1f} MB is more than the limit of {limit / 1e6:,.1f} MB")
     body = bytearray()
-    end = time.monotonic() + self.deadline
     while chunk := response.read1(1 << 16):
         body += chunk
         if len(body) > limit:
             raise Gone(f"more than the limit of {limit / 1e6:,.1f} MB")
-        if time.monotonic() > end:
-            raise Busy(f"{len(body)} bytes in {self.deadline:.0f} s, too slow")
     return bytes(body)
 
 
@@ -207,7 +201,7 @@ def _once(self: Web, url: str, limit: int) -> bytes:
         response = self.pool.request("GET", url, preload_content=False, decode_content=False, retries=_REDIRECTS)
         try:
             _check_status(response)
-            return self._body(response, limit)
+            return _body(response, limit)
         finally:
             response.close()
     except urllib3.exceptions.HTTPError as error:
@@ -272,17 +266,15 @@ _SIZES = "mnzclo"  # of Flickr, the smallest first
 
 def pick_size(entry: dict, side: int) -> tuple[str, int, int]:
     "Address, width and height of the smallest size with a short side of `side`, or the largest; ('', 0, 0): none"
-    sizes = []
+    sizes = [("", 0, 0)]
     for letter in _SIZES:
         with suppress(KeyError, TypeError, ValueError):
             width = int(entry[f"width_{letter}"])
             height = int(entry[f"height_{letter}"])
-            url = entry[f"url_{letter}"]
-            if isinstance(url, str) and min(width, height) > 0:
-                sizes.append((width * height, url, width, height))
-    enough = [size for size in sizes if min(size[2:]) >= side]
-    best = min(enough) if enough else max(sizes, default=(0, "", 0, 0))
-    return best[1:]
+            if entry[f"url_{letter}"] and min(width, height) > 0:
+                sizes.append((str(entry[f"url_{letter}"]), width, height))
+    enough = (size for size in sizes if min(size[1:]) >= side)
+    return next(enough, sizes[-1])
 
 # %% ../nbs/11_photos.ipynb #a9c53175
 PAPER_TAGS = "scenery", "sunrise", "sunset", "sea", "sky", "beach"
@@ -300,11 +292,14 @@ class Flickr:
     ):
         key = (key or os.environ.get("FLICKR_API_KEY", "")).strip()
         if not key:
-            ask = "ask for one at https://www.flickr.com/services/api/misc.api_keys.html"
-            raise PhotoError(f"no Flickr API key: {ask} and set the environment variable FLICKR_API_KEY to it")
+            raise PhotoError(
+                "no Flickr API key: ask for one at https://www.flickr.com/services/api/misc.api_keys.html "
+                "and set the environment variable FLICKR_API_KEY to it"
+            )
         if not re.fullmatch(r"[\w-]{16,}", key, re.A):
-            odd = f"has {len(key)} characters and an odd form"
-            raise PhotoError(f"the Flickr API key {odd}: copy it again (FLICKR_API_KEY)")
+            raise PhotoError(
+                f"the Flickr API key has {len(key)} characters and an odd form: copy it again (FLICKR_API_KEY)"
+            )
         self._key = key
         self.web = Web(base, rate, **web)
 
@@ -313,7 +308,7 @@ class Flickr:
 
     def call(self, method: str, **args) -> dict:
         "One call, such as `flickr.photos.search`. `PhotoError`: refused. `Busy`: not to be had now."
-        query = dict(method=method, api_key=self._key, format="json", nojsoncallback=1, **args)
+        query = {"method": method, "api_key": self._key, "format": "json", "nojsoncallback": 1, **args}
         return self.web.get(f"{self.web.base}?{urlencode(query)}", 32 << 20, self._parse)
 
     def _parse(self, body: bytes) -> dict:
@@ -378,19 +373,19 @@ def _photo(self: Flickr, entry: dict, tag: str, allowed: list[Licence], side: in
     def text(key):
         return printable(" ".join(str(entry.get(key) or "").split()))[:300]
 
-    table = {licence.id: licence for licence in self.licences}
-    licence = table.get(text("license"), Licence("", "unknown", ""))
+    known = {licence.id: licence for licence in self.licences}
+    licence = known.get(text("license"), Licence("", "unknown", ""))
     url, width, height = pick_size(entry, side)
     id = text("id")
     owner = text("owner")
-    against = {
+    faults = {
         "odd id": not re.fullmatch(r"[\w@-]{1,64}", id, re.A),
         f"licence not asked for: {licence.name}": licence not in allowed,
         "no size offered": not url,
         "image off site": not _same_site(url, self.web.base),
         f"short side under {side} px": min(width, height) < side,
     }
-    reason = next((why for why, true in against.items() if true), "")
+    reason = next((fault for fault, found in faults.items() if found), "")
     link = f"https://www.flickr.com/photos/{quote(owner, safe='@')}/{quote(id)}"
     title = text("title") or "Untitled"
     author = text("ownername") or owner or "unknown"
@@ -409,9 +404,11 @@ def search(
     if not tags or not all(tag.strip() for tag in tags):
         raise PhotoError(f"tags={tags}: give at least one tag, and no empty one")
     allowed = choose_licences(licences, self.licences)
-    extras = ",".join(["license", "owner_name", *(f"url_{letter}" for letter in _SIZES)])
-    numbers = ",".join(licence.id for licence in allowed)
-    query = dict(license=numbers, sort="relevance", media="photos", content_type=1, safe_search=1, extras=extras)
+    query = {
+        "license": ",".join(licence.id for licence in allowed),
+        "extras": ",".join(["license", "owner_name", *(f"url_{letter}" for letter in _SIZES)]),
+        **{"sort": "relevance", "media": "photos", "content_type": 1, "safe_search": 1},
+    }
     seen = {None}
     results = (self._entries(query | {"tags": tag}) for tag in tags)
     for found in zip_longest(*results, fillvalue=(None, None)):
@@ -421,57 +418,42 @@ def search(
                 yield self._photo(entry, tag, allowed, side)
 
 # %% ../nbs/11_photos.ipynb #5ffe214c
-_NOT_KEPT = "id", "reason", "link"
-
-
-def _open_table(path: Path, columns) -> list[dict]:
-    "The lines of a table that grows at its end, a last half line cut off; a new one gets its header"
-    text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
-    header = ",".join(columns)
-    if not text.startswith(header[: len(text)]):
+def _manifest_lines(path: Path) -> list[dict]:
+    "The lines of a manifest; none where there is no file"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        table = csv.DictReader(file)
+        try:
+            lines = list(table)
+        except csv.Error:  # a cell without end
+            lines = [{None: None}]
+    full = all(None not in (*line, *line.values()) for line in lines)
+    if table.fieldnames != list(MANIFEST_COLUMNS) or not full:
         raise PhotoError(f"{path}: not a table of photos, or broken: move it away, or restore it from a copy")
-    whole = text[: text.rfind("\n") + 1] or f"{header}\r\n"
-    if whole != text:
-        write_atomic(path, whole.encode())
-    try:
-        lines = list(csv.DictReader(io.StringIO(whole, newline="")))
-    except csv.Error as error:
-        raise PhotoError(f"{path}: broken ({error}): restore it from a copy") from None
-    for number, line in enumerate(lines, 2):
-        if None in line or None in line.values():
-            raise PhotoError(f"{path}: line {number} has not {len(columns)} cells: repair it, or take it out")
     return lines
 
 
-def _add_line(path: Path, values: Iterable):
-    with path.open("a", encoding="utf-8", errors="replace", newline="") as file:
-        csv.writer(file).writerow(values)
-
-
 class _Album:
-    "A folder of photographs and its two tables"
+    "A folder of photographs and its manifest"
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.manifest = folder / "manifest.csv"
-        self.gone = folder / "not_kept.csv"
-        files = {line["file"]: line["source"] for line in _open_table(self.manifest, MANIFEST_COLUMNS)}
-        self.kept = sum((folder / file).exists() for file in files)
-        self.known = {source.removeprefix("flickr:") for source in files.values()}
-        self.known |= {line["id"] for line in _open_table(self.gone, _NOT_KEPT)}
+        self.lines = _manifest_lines(self.manifest)
+        self.kept = sum((folder / line["file"]).exists() for line in self.lines)
+        self.known = {line["source"].removeprefix("flickr:") for line in self.lines}
 
     def keep(self, photo: Photo, data: bytes, suffix: str):
+        "Write an image, then the manifest with its line"
         file = photo.id + suffix
-        today = datetime.now(UTC).strftime("%Y-%m-%d")
-        write_atomic(self.folder / file, data)
         about = {key: getattr(photo, key) for key in ("title", "width", "height", "tag", "licence_url")}
-        scores = json.dumps(about | {"retrieved": today})
+        scores = json.dumps(about | {"retrieved": datetime.now(UTC).strftime("%Y-%m-%d")})
         line = file, f"flickr:{photo.id}", "", "", photo.licence, photo.author, photo.link, scores
-        _add_line(self.manifest, line)
+        self.lines.append(dict(zip(MANIFEST_COLUMNS, line)))
+        write_atomic(self.folder / file, data)
+        write_atomic(self.manifest, utf8(pd.DataFrame(self.lines).to_csv(index=False)))
         self.kept += 1
-
-    def refuse(self, photo: Photo, reason: str):
-        _add_line(self.gone, (photo.id, reason, photo.link))
 
 
 @contextmanager
@@ -507,11 +489,10 @@ class Report:
         return Counter(why if state == "skipped" else state for state, why in self.states.values() if state != "kept")
 
     def __str__(self):
+        lines = [f"{self.folder}: {self.kept} photos, {self.new} of them new"]
+        lines += [f"  {n} not kept: {reason}" for reason, n in self.other.most_common()]
         failed = [f"  {id}: {why}" for id, (state, why) in self.states.items() if state in ("failed", "unreachable")]
-        more = [f"  and {len(failed) - 10} more"] if len(failed) > 10 else []
-        counts = [f"  {n} not kept: {reason}" for reason, n in self.other.most_common()]
-        first = f"{self.folder}: {self.kept} photos, {self.new} of them new"
-        return "\n".join([first, *counts, *failed[:10], *more, *filter(None, [self.note])])
+        return "\n".join(lines + failed[:10] + [self.note] * bool(self.note))
 
 # %% ../nbs/11_photos.ipynb #80a2749a
 MAX_BYTES = 64 << 20  # of one image
@@ -539,7 +520,6 @@ def _fetch(album: _Album, web: Web, photo: Photo, side: int) -> tuple[str, str]:
     try:
         data, image, suffix = web.get(photo.url, MAX_BYTES, _decode)
     except (Gone, _Broken) as error:
-        album.refuse(photo, str(error))
         return "failed", str(error)
     except Busy as error:
         if error.status == 429:
@@ -571,8 +551,9 @@ def download(
             try:
                 _fill(album, photos, n, side, flickr.web, report, bar)
             except Busy as error:
-                here = f"{album.kept} of {n} photos are here"
-                raise PhotoError(f"{error}. {here}; run the same again later: it continues") from None
+                raise PhotoError(
+                    f"{error}. {album.kept} of {n} photos are here; run the same again later: it continues"
+                ) from None
         report.kept = album.kept
     return report
 
@@ -582,8 +563,7 @@ def _fill(album: _Album, photos: Iterator[Photo], n: int, side: int, web: Web, r
     unreachable = 0  # in a row
     while album.kept < n:
         if (photo := next(photos, None)) is None:
-            remedy = "Give more tags or licences, or a smaller side."
-            report.note = f"There are no more: {album.kept} of {n}. {remedy}"
+            report.note = f"There are no more: {album.kept} of {n}. Give more tags or licences, or a smaller side."
             return
         state, reason = report.states[photo.id] = _fetch(album, web, photo, side)
         report.new += state == "kept"
@@ -591,8 +571,10 @@ def _fill(album: _Album, photos: Iterator[Photo], n: int, side: int, web: Web, r
         bar.set_postfix(dict(report.other.most_common(2)), refresh=False)
         unreachable = unreachable + 1 if state == "unreachable" else 0
         if unreachable == 5:
-            why = f"five photos in a row cannot be reached (the last: {reason})"
-            raise PhotoError(f"{why}: check the network, then run the same again: it continues")
+            raise PhotoError(
+                f"five photos in a row cannot be reached (the last: {reason}): "
+                "check the network, then run the same again: it continues"
+            )
 
 # %% ../nbs/11_photos.ipynb #e03bb618
 def photos_command(
