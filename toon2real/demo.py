@@ -1,4 +1,4 @@
-"""Three trainings that ship with the library: what a training leads to, without training
+"""Three trained runs that come with the library
 
 Docs: https://toon2real.github.io/toon2real/demo.html.md"""
 

@@ -1,4 +1,4 @@
-"""What is like one's own picks
+"""Sort frames by their similarity to your picks
 
 Docs: https://toon2real.github.io/toon2real/likeness.html.md"""
 

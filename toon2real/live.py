@@ -1,4 +1,4 @@
-"""What every widget stands on: a class that sends pictures when they are asked for
+"""The base class of all widgets, which sends pictures on request
 
 Docs: https://toon2real.github.io/toon2real/live.html.md"""
 

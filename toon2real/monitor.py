@@ -1,4 +1,4 @@
-"""Watch a training and steer it: stop, go on, look now
+"""Watch a training, stop it, resume it, and see its samples
 
 Docs: https://toon2real.github.io/toon2real/monitor.html.md"""
 

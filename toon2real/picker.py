@@ -1,4 +1,4 @@
-"""Keep and reject frames, shots and films with keys and clicks; every decision is in the catalogue at once
+"""Keep and reject frames, shots and films with keys and clicks
 
 Docs: https://toon2real.github.io/toon2real/picker.html.md"""
 

@@ -1,4 +1,4 @@
-"""Three systems trained side by side on the embedded scenes, in a quarter of an hour
+"""Train three systems side by side on the embedded scenes, in about a quarter of an hour
 
 Docs: https://toon2real.github.io/toon2real/quickstart.html.md"""
 

@@ -1,4 +1,4 @@
-"""One page that holds a whole experiment, to read, to print and to send
+"""A whole experiment on one HTML page
 
 Docs: https://toon2real.github.io/toon2real/report.html.md"""
 

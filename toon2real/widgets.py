@@ -1,4 +1,4 @@
-"""Step through the epochs of a training, compare systems under one zoom, ask people what they see
+"""Step through the epochs of a training, compare systems under one zoom, and run a human study
 
 Docs: https://toon2real.github.io/toon2real/widgets.html.md"""
 
