@@ -164,15 +164,24 @@ def _trainer(train, command: list[str]):
         return Trainer.resume(train.resume, train.cartoon, train.photo, val, device=train.device)
     if not (train.cartoon and train.photo):
         raise ValueError("which pictures? Give --cartoon FOLDER and --photo FOLDER, or --resume RUN")
-    recipe, name = train.recipe, train.recipe.name
-    if train.until is not None and not 1 <= train.until <= recipe.total_epochs:
-        schedule = f"the schedule has 1 to {recipe.total_epochs}: change --epochs and --decay-epochs"
-        raise ValueError(f"--until {train.until}, but {schedule}")
+    total = train.recipe.total_epochs
+    if train.until is not None and not 1 <= train.until <= total:
+        raise ValueError(
+            f"--until {train.until}, but the schedule has 1 to {total}: change --epochs and --decay-epochs"
+        )
+    name = train.recipe.name
     if not train.run and (Path(name).name != name or name == ".."):
         raise ValueError(f"--name {name!r} names no folder in runs/: name one with --run, or choose another name")
-    run = train.run or Path("runs") / name
-    options = dict(val=val, device=train.device, init_from=train.init_from, **asdict(train.options))
-    trainer = Trainer(train.recipe, train.cartoon, train.photo, run, **options)
+    trainer = Trainer(
+        train.recipe,
+        train.cartoon,
+        train.photo,
+        train.run or Path("runs") / name,
+        val=val,
+        device=train.device,
+        init_from=train.init_from,
+        **asdict(train.options),
+    )
     if trainer.first:
         trainer.run.update(command=command)
     return trainer
@@ -185,8 +194,10 @@ def _refuse_changes(train):
 
     as_it_was = *presets().values(), Run(train.resume).recipe
     if train.run or train.init_from or train.options != Options() or train.recipe not in as_it_was:
-        remedy = f"leave the other options out, or begin a new run with --init-from {train.resume}"
-        raise ValueError(f"--resume {train.resume} goes on with the recipe and options it was begun with: {remedy}")
+        raise ValueError(
+            f"--resume {train.resume} goes on with the recipe and options it was begun with: "
+            f"leave the other options out, or begin a new run with --init-from {train.resume}"
+        )
 
 
 @dataclass
@@ -224,16 +235,14 @@ def evaluate(what: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, again: bool
     """
     if not what:
         raise ValueError("nothing to judge: name runs, or folders of translations")
-    runs = [path for path in what if (path / "run.json").exists()]
-    if not runs:
+    folders = [path for path in what if not (path / "run.json").exists()]
+    if len(folders) == len(what):
         return _evaluate_folders(what, on, out)
-    for path in what:
-        if path not in runs:
-            remedy = "judge runs and folders of pictures one after the other"
-            raise ValueError(f"{path} is not a run, {runs[0]} is: {remedy}")
+    if folders:
+        raise ValueError(f"{folders[0]} is not a run, others are: judge runs and folders one after the other")
     if out:
         raise ValueError(f"--out {out} is for folders: the numbers of runs go into their histories, so leave it out")
-    for path in runs:
+    for path in what:
         _evaluate_run(path, on, again)
 
 
@@ -258,15 +267,18 @@ def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
     if out:
         check_output(out, ".csv", "KID")
     if not (on.cartoon and on.photo):
-        need = "--cartoon FOLDER (their inputs) and --photo FOLDER (real photographs)"
-        raise ValueError(f"{folders[0]} is not a run: to judge a folder of translations give {need}")
+        raise ValueError(
+            f"{folders[0]} is not a run: to judge a folder of translations give "
+            "--cartoon FOLDER (their inputs) and --photo FOLDER (real photographs)"
+        )
     named = {folder.name: folder for folder in folders}
     if len(named) < len(folders):
-        listed = ", ".join(map(str, folders))
-        raise ValueError(f"two of the folders are called alike ({listed}): rename one, rows are called after them")
-    extractor = best_extractor(on.extractor)
-    show = sys.stderr.isatty()
-    table = fid.evaluate(named, on.photo, on.cartoon, None, on.n, on.seed, on.reps, extractor=extractor, progress=show)
+        raise ValueError(
+            f"two of the folders are called alike ({', '.join(map(str, folders))}): "
+            "rename one, rows are called after them"
+        )
+    options = {"n": on.n, "seed": on.seed, "reps": on.reps, "extractor": best_extractor(on.extractor)}
+    table = fid.evaluate(named, on.photo, on.cartoon, None, progress=sys.stderr.isatty(), **options)
     _say(f"{_terms(table.attrs)}\n\n{markdown(table)}")
     if out:
         write_atomic(out, utf8(table.to_csv()))
@@ -347,8 +359,9 @@ def translate_function():
         made = translate_command(*args, **kwargs)
         print(made)
         if made.skipped or made.partial:
-            lacking = len(made.skipped), len(made.partial)
-            raise ValueError("{} inputs have no result, {} not a whole one: see above".format(*lacking))
+            raise ValueError(
+                f"{len(made.skipped)} inputs have no result, {len(made.partial)} not a whole one: see above"
+            )
 
     return translate
 
@@ -397,8 +410,9 @@ def _complain(message):
 def _reason(error: Exception) -> str:
     "What an error says; one of the system's gets a remedy"
     if isinstance(error, MemoryError) or re.search("alloc|out of memory", str(error)):
-        remedy = "ask for less at once (side, width, batch, pool, tile), or end other programs"
-        return f"not enough memory ({error}): {remedy}"
+        return (
+            f"not enough memory ({error}): ask for less at once (side, width, batch, pool, tile), or end other programs"
+        )
     if not isinstance(error, OSError) or error.errno is None:
         return str(error) or type(error).__name__
     return f"{error}: check the path, its permissions and the free space, or choose another place"
