@@ -77,9 +77,6 @@ def test_identity_survives_padding_and_tiling(same):
         a = rng.integers(0, 256, (2, h, w, 3), np.uint8)
         for t in (same, Translator(same.system, tile=64)):
             assert np.array_equal(t(a), a) and np.array_equal(t(a[0]), a[0])
-            x = torch.rand(2, 3, h, w, dtype=torch.float64) * 2 - 1
-            assert torch.equal(t(x), x.float().double())
-            assert t(x[0].half()).dtype == torch.float16 and t(x[0].bfloat16()).shape == x[0].shape
 
 
 @pytest.mark.parametrize(
@@ -147,7 +144,7 @@ def test_refuses(same, tmp_path):
         np.zeros((4, 4, 4), np.uint8),
         np.zeros((4, 4, 3), np.float32),
         torch.zeros(4, 8, 8),
-        torch.zeros(3, 0, 8),
+        np.zeros((0, 8, 3), np.uint8),
         None,
         [object()],
     ):
@@ -212,12 +209,14 @@ def psnr(a, b):
 def test_tiled_with_the_statistics_of_the_whole_is_the_whole(recipe):
     "Where the picture itself gives the statistics, tiling is exact but for rounding: margins cover the receptive field"
     system = recipe.build().eval()
-    t, x = Translator(system, tile=256), to_tensor(scene(5, side=400))[None]
+    t, a = Translator(system, tile=256), scene(5, side=400)
+    x = to_tensor(a)[None]
     with torch.inference_mode():
-        whole = system.to_photo(x)
+        whole = to_uint8(system.to_photo(x))[0]
     record = t.norms.record
     t.norms.record = lambda f, small: record(f, x)
-    assert (t(x) - whole).abs().max() < 2e-3  # float32 through ~15 normalisations; measured 1e-4
+    difference = abs(t(a).astype(int) - whole)  # float32 through ~15 normalisations moves some by a level
+    assert difference.max() <= 1 and difference.mean() < 1e-3  # measured 3e-5 and 4e-5
 
 
 def test_tiled_is_close_to_whole():
@@ -815,7 +814,9 @@ def test_onnx_is_the_same_network(tmp_path, recipe):
     assert t.system.training and not any("forward" in vars(m) for m in t.system.modules())
     for shape in ((1, 3, 64, 64), (2, 3, 40, 72), (1, 3, 100, 36)):
         x = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
-        assert np.abs(session.run(None, {"image": x.numpy()})[0] - t(x).numpy()).max() < 1e-3  # measured 4e-6
+        with torch.inference_mode():
+            expected = t.system.eval().to_photo(x).numpy()
+        assert np.abs(session.run(None, {"image": x.numpy()})[0] - expected).max() < 1e-3  # measured 4e-6
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
 
 

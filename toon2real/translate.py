@@ -45,7 +45,6 @@ from toon2real.images import (
     check_choice,
     check_pixels,
     check_range,
-    check_tensor,
     given_path,
     list_images,
     open_image,
@@ -192,17 +191,6 @@ class Translator:
         with self._lock, looking(self.system), torch.inference_mode(), half:
             yield getattr(self.system, self.direction)
 
-# %% ../nbs/26_translate.ipynb #a9a9c49c
-def _numbers(x: torch.Tensor, device) -> torch.Tensor:
-    "A part of the pictures as the network reads it"
-    return to_tensor(x.movedim(1, -1), device) if x.dtype == torch.uint8 else x.to(device)
-
-
-def _put(out: torch.Tensor, made: torch.Tensor):
-    "Put what the network made of a part into its place"
-    made = made[..., : out.shape[-2], : out.shape[-1]]
-    out.copy_(torch.as_tensor(to_uint8(made)).movedim(-1, 1) if out.dtype == torch.uint8 else made)
-
 # %% ../nbs/26_translate.ipynb #61cb2582
 class Shot:
     "The frames of one shot of a film, which share their statistics"
@@ -226,44 +214,50 @@ class Shot:
 def _held(
     self: Translator,
     network,
-    x: torch.Tensor,  # one picture
-    out: torch.Tensor,  # where its translation goes
-    rows: torch.Tensor,  # the pixels of its mirrored sides
-    columns: torch.Tensor,
+    pixels: np.ndarray,  # one picture, uint8 H x W x 3
+    out: np.ndarray,  # where its translation goes
+    rows: np.ndarray,  # which pixel stands at each place of its mirrored sides
+    columns: np.ndarray,
     shot: Shot | None,  # to which it belongs
 ):
     "Translate, whole or in tiles, with the norms held at the statistics of all of it, or of a copy of it that fits"
     margin = min(MARGIN, self.tile // 16 * 4)
     scale = self.tile / math.sqrt(len(rows) * len(columns))
     if scale >= 1:
-        seen = x[..., rows[:, None], columns]
+        whole = pixels[rows[:, None], columns]
         sides = [len(index) + 2 * margin for index in (rows, columns)]
     else:
-        fitting = [max(8, int(len(index) * scale) // 4 * 4) for index in (rows, columns)]
-        seen = F.interpolate(x, fitting, mode="bicubic", antialias=True)
+        fitting = [max(8, int(len(index) * scale) // 4 * 4) for index in (columns, rows)]
+        whole = resize(Image.fromarray(pixels), fitting, "squash", Image.Resampling.BICUBIC)
         sides = [self.tile, self.tile]
-    maps = self.norms.record(network, _numbers(seen, self.device))
+    maps = self.norms.record(network, to_tensor(whole, self.device)[None])
     if shot:
         maps = shot.blend(maps)
     down, across = (tiles(len(index), side, margin) for index, side in zip((rows, columns), sides))
-    for (read_y, keep_y, y), (read_x, keep_x, to_x) in product(down, across):
-        part = _numbers(x[..., rows[read_y, None], columns[read_x]], self.device)
-        _put(out[..., y, to_x], self.norms.replay(network, part, maps)[..., keep_y, keep_x])
+    for (read_y, keep_y, y), (read_x, keep_x, x) in product(down, across):
+        part = to_tensor(pixels[rows[read_y, None], columns[read_x]], self.device)[None]
+        made = to_uint8(self.norms.replay(network, part, maps)[0])[keep_y, keep_x]
+        place = out[y, x]
+        place[:] = made[: place.shape[0], : place.shape[1]]
 
 
 @patch
-def _through(self: Translator, x: torch.Tensor, shot: Shot = None) -> torch.Tensor:
-    "The network on pictures of one size; those that fit, as many at once as make up the pixels of a tile"
-    rows, columns = (torch.as_tensor(mirror_index(length)) for length in x.shape[2:])
+def _through(self: Translator, pixels: np.ndarray, shot: Shot = None) -> np.ndarray:
+    "uint8 N x H x W x 3 to the same; pictures that fit, as many at once as make up the pixels of a tile"
+    height, width = pixels.shape[1:3]
+    rows = mirror_index(height)
+    columns = mirror_index(width)
     at_once = self.tile**2 // (len(rows) * len(columns))
-    out = torch.empty_like(x)
+    out = np.empty_like(pixels)
     with self._ready() as network:
-        if at_once and not shot:
-            for some, place in zip(x.split(at_once), out.split(at_once)):
-                _put(place, network(_numbers(some[..., rows[:, None], columns], self.device)))
-        else:
-            for one, place in zip(x.split(1), out.split(1)):
+        if shot or not at_once:
+            for one, place in zip(pixels, out):
                 self._held(network, one, place, rows, columns, shot)
+            return out
+        for start in range(0, len(pixels), at_once):
+            part = pixels[start : start + at_once, rows[:, None], columns]
+            made = to_uint8(network(to_tensor(part, self.device)))
+            out[start : start + at_once] = made[:, :height, :width]
     return out
 
 # %% ../nbs/26_translate.ipynb #3e84eadd
@@ -283,18 +277,6 @@ def read_image(path: Path) -> tuple[Image.Image, Image.Image | None]:
 
 # %% ../nbs/26_translate.ipynb #6b8ec842
 @patch
-def _array(self: Translator, pixels: np.ndarray, shot: Shot = None) -> np.ndarray:
-    "uint8 N x H x W x 3 to the same"
-    return self._through(torch.tensor(pixels).movedim(-1, 1), shot).movedim(1, -1).numpy()
-
-
-@patch
-def _tensor(self: Translator, x: torch.Tensor) -> torch.Tensor:
-    "Floats N x 3 x H x W to the same"
-    return self._through(x.detach().float()).to(x)
-
-
-@patch
 def _opened(self: Translator, image) -> tuple[Image.Image, Image.Image | None]:
     "A PIL image, or that of a file, as RGB at the side that is wanted; and its transparency"
     rgb, alpha = split_alpha(image) if isinstance(image, Image.Image) else read_image(image)
@@ -306,7 +288,7 @@ def _images(self: Translator, pictures: Iterable[tuple], shot: Shot = None) -> I
     "RGB images, each with its transparency put back; neighbours of one size go through together"
     for _, group in groupby(pictures, lambda picture: picture[0].size):
         images, alphas = zip(*group)
-        for pixels, alpha in zip(self._array(np.stack(images), shot), alphas):
+        for pixels, alpha in zip(self._through(np.stack(images), shot), alphas):
             out = to_pil(pixels)
             if alpha is not None:
                 out.putalpha(resize(alpha, out.size, "squash"))
@@ -316,29 +298,21 @@ def _images(self: Translator, pictures: Iterable[tuple], shot: Shot = None) -> I
 @patch
 def __call__(
     self: Translator,
-    image,  # PIL image, path, uint8 array (N x) H x W x 3, tensor (N x) 3 x H x W in [-1, 1], or a list of these
+    image,  # PIL image, path, uint8 array (N x) H x W x 3, or a list of these
 ):  # PIL image for an image or a path; otherwise what was given; of the same size unless `side` says another
     "Translate. `ImageError` says what is wrong with an image"
     if isinstance(image, list | tuple):
         return [self(one) for one in image]
     if isinstance(image, str | os.PathLike | Image.Image):
         return next(self._images([self._opened(image)]))
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"{type(image).__name__} is no image: pass a PIL image, a path, a uint8 array, or a list")
+    check_pixels(image)
     if self.side is not None:
-        raise ImageError(f"side={self.side} resizes images and files: leave it out for a {type(image).__name__}")
-    if isinstance(image, np.ndarray):
-        check_pixels(image)
-        translate = self._array
-    elif isinstance(image, torch.Tensor):
-        check_tensor(image)
-        translate = self._tensor
-    else:
-        raise ImageError(
-            f"{type(image).__name__} is no image: "
-            "pass a PIL image, a path, a uint8 array, a tensor in [-1, 1], or a list of these"
-        )
+        raise ImageError(f"side={self.side} resizes images and files: leave it out, or resize the array first")
     if 0 in image.shape:
-        raise ImageError(f"got an image of shape {tuple(image.shape)}, in which there is nothing to translate")
-    return translate(image[None])[0] if image.ndim == 3 else translate(image)
+        raise ImageError(f"got an image of shape {image.shape}, in which there is nothing to translate")
+    return self._through(image[None])[0] if image.ndim == 3 else self._through(image)
 
 # %% ../nbs/26_translate.ipynb #7dae561e
 class OneWay(System):
