@@ -78,7 +78,7 @@ def presets() -> dict:
     from toon2real.patchwise import patchwise
     from toon2real.unit import unit
 
-    return dict(toon2real=toon2real, cartoon2real=cartoon2real, unit=unit, patchwise=patchwise)
+    return {"toon2real": toon2real, "cartoon2real": cartoon2real, "unit": unit, "patchwise": patchwise}
 
 
 def train_class():

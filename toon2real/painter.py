@@ -210,28 +210,28 @@ def by_hour(time: float, name: str) -> float:
     return float(np.interp(time, *BY_HOUR[name]))
 
 # %% ../nbs/02_painter.ipynb #1ab36fec
-SEASONS = dict(
-    spring="""
+SEASONS = {
+    "spring": """
 grass 150,208,84 112,184,74
 leaf  252,178,204 128,198,88 246,200,214
 fir   60,138,92
 bloom 255,244,250 255,196,220""",
-    summer="""
+    "summer": """
 grass 128,200,72 92,172,66
 leaf  88,176,70 66,152,74 118,186,66
 fir   40,116,88
 bloom 255,250,236 255,224,92""",
-    late="""
+    "late": """
 grass 216,204,98 184,182,84
 leaf  120,166,66 150,170,60 92,146,70
 fir   52,116,82
 bloom 250,236,180 230,120,84""",
-    autumn="""
+    "autumn": """
 grass 202,186,84 168,160,70
 leaf  240,140,52 222,88,54 246,190,66
 fir   56,110,80
 bloom 250,220,150 240,150,80""",
-)
+}
 SEASONS = {name: SimpleNamespace(**colour_table(text)) for name, text in SEASONS.items()}
 
 MATERIALS = """
@@ -294,29 +294,29 @@ class Scene:
         return self.horizon * (1 - height)
 
 # %% ../nbs/02_painter.ipynb #135c42ef
-PLACES = dict(  # shares of trees and things; chance of mountains and forests; fewest and most hills
-    sea=dict(
-        tree=dict(round=0.25, fir=0.25, palm=0.5),
-        thing=dict(none=0.25, boat=0.4, lighthouse=0.35),
-        mountains=0.3,
-        forest=0.2,
-        hills=(0, 3),
-    ),
-    lake=dict(
-        tree=dict(round=0.3, fir=0.7),
-        thing=dict(none=0.35, boat=0.35, house=0.3),
-        mountains=0.85,
-        forest=0.9,
-        hills=(1, 4),
-    ),
-    meadow=dict(
-        tree=dict(round=0.65, fir=0.35),
-        thing=dict(none=0.35, house=0.65),
-        mountains=0.6,
-        forest=0.75,
-        hills=(1, 4),
-    ),
-)
+PLACES = {  # shares of trees and things; chance of mountains and forests; fewest and most hills
+    "sea": {
+        "tree": {"round": 0.25, "fir": 0.25, "palm": 0.5},
+        "thing": {"none": 0.25, "boat": 0.4, "lighthouse": 0.35},
+        "mountains": 0.3,
+        "forest": 0.2,
+        "hills": (0, 3),
+    },
+    "lake": {
+        "tree": {"round": 0.3, "fir": 0.7},
+        "thing": {"none": 0.35, "boat": 0.35, "house": 0.3},
+        "mountains": 0.85,
+        "forest": 0.9,
+        "hills": (1, 4),
+    },
+    "meadow": {
+        "tree": {"round": 0.65, "fir": 0.35},
+        "thing": {"none": 0.35, "house": 0.65},
+        "mountains": 0.6,
+        "forest": 0.75,
+        "hills": (1, 4),
+    },
+}
 
 
 def _pick(uniform, shares: dict):
@@ -331,28 +331,28 @@ def _pick(uniform, shares: dict):
 # %% ../nbs/02_painter.ipynb #d188a6b8
 def _draw(u) -> dict:
     "The numbers of a scene, from uniform random numbers. The order of the draws is part of every picture"
-    name = _pick(u, dict(sea=0.4, lake=0.25, meadow=0.35))
+    name = _pick(u, {"sea": 0.4, "lake": 0.25, "meadow": 0.35})
     place = PLACES[name]
-    times = dict(day=u(0.74, 1), golden=u(0.42, 0.62), dusk=u(0.2, 0.36))
-    return dict(
-        place=name,
-        time=times[_pick(u, dict(day=0.46, golden=0.22, dusk=0.32))],
-        tree=_pick(u, place["tree"]),
-        thing=_pick(u, place["thing"]),
-        horizon=u(0.5, 0.68),
-        sun_x=u(0.12, 0.88),
-        lift=u(-0.05, 0.12),
-        season=_pick(u, dict(spring=0.22, summer=0.42, late=0.16, autumn=0.2)),
-        cumulus=u(0.3, 1) * (u() < 0.88),
-        cirrus=u(0.15, 1) * (u() < 0.7),
-        peaks=u(0.14, 0.32) if u() < place["mountains"] else u(0.03, 0.1),
-        hills=int(u(*place["hills"])),
-        forest=u(0.03, 0.075) * (u() < place["forest"]),
-        trees=_pick(u, {0: 0.15, 1: 0.35, 2: 0.3, 3: 0.2}),
-        shore=u(0.12, 0.3),
-        tint=(u(0.94, 1.06), u(0.88, 1.06), u(0.86, 1.22)),
-        ink=u(0.55, 1),
-    )
+    times = {"day": u(0.74, 1), "golden": u(0.42, 0.62), "dusk": u(0.2, 0.36)}
+    return {
+        "place": name,
+        "time": times[_pick(u, {"day": 0.46, "golden": 0.22, "dusk": 0.32})],
+        "tree": _pick(u, place["tree"]),
+        "thing": _pick(u, place["thing"]),
+        "horizon": u(0.5, 0.68),
+        "sun_x": u(0.12, 0.88),
+        "lift": u(-0.05, 0.12),
+        "season": _pick(u, {"spring": 0.22, "summer": 0.42, "late": 0.16, "autumn": 0.2}),
+        "cumulus": u(0.3, 1) * (u() < 0.88),
+        "cirrus": u(0.15, 1) * (u() < 0.7),
+        "peaks": u(0.14, 0.32) if u() < place["mountains"] else u(0.03, 0.1),
+        "hills": int(u(*place["hills"])),
+        "forest": u(0.03, 0.075) * (u() < place["forest"]),
+        "trees": _pick(u, {0: 0.15, 1: 0.35, 2: 0.3, 3: 0.2}),
+        "shore": u(0.12, 0.3),
+        "tint": (u(0.94, 1.06), u(0.88, 1.06), u(0.86, 1.22)),
+        "ink": u(0.55, 1),
+    }
 
 # %% ../nbs/02_painter.ipynb #9feaf462
 class Canvas:

@@ -397,7 +397,7 @@ def _paint_polygons(canvas, table, x, y, size, clip=None):
     "A thing that stands at (x, y); what is below the skyline `clip` is hidden"
     evening = canvas.scene.time < 0.4
     left, right = (0.45, 0.95) if canvas.side > 0 else (0.95, 0.45)
-    lights = dict(left=left, right=right, pane=1.0 if evening else 0.3)
+    lights = {"left": left, "right": right, "pane": 1.0 if evening else 0.3}
     colours = dict(MATERIALS, pane=MATERIALS["lamp" if evening else "window"])
     for line in table.strip().splitlines():
         material, light, ink, *corners = line.split()
@@ -484,20 +484,20 @@ def paint_lens(canvas):
     img += grain * rng.uniform(0.006, 0.012)
 
 # %% ../nbs/05_places.ipynb #1c2ab7ad
-LAYERS = dict(
-    sky=paint_sky,
-    stars=paint_stars,
-    sun=paint_sun,
-    cirrus=paint_cirrus,
-    cumulus=paint_cumulus,
-    hills=paint_hills,
-    forest=paint_forest,
-    water=paint_water,
-    ground=paint_ground,
-    things=paint_things,
-    trees=paint_trees,
-    lens=paint_lens,
-)
+LAYERS = {
+    "sky": paint_sky,
+    "stars": paint_stars,
+    "sun": paint_sun,
+    "cirrus": paint_cirrus,
+    "cumulus": paint_cumulus,
+    "hills": paint_hills,
+    "forest": paint_forest,
+    "water": paint_water,
+    "ground": paint_ground,
+    "things": paint_things,
+    "trees": paint_trees,
+    "lens": paint_lens,
+}
 
 
 def render(

@@ -98,16 +98,16 @@ CREDITS = (
 )
 
 STORY = [  # what is special about each shot of a scene, in order; the third comes back before the last
-    dict(time=0.95, fade_in=1.2),
-    dict(time=0.85),
-    dict(),
-    dict(time=0.5, letterbox=True),
-    dict(letterbox=True),
-    dict(time=0.3),
-    dict(time=0.02, kind="dark", gain=0.42, fade_in=0.5, fade_out=0.8),
-    dict(time=0.45, fade_in=0.8),
-    dict(),
-    dict(time=0.32, fade_out=1.4),
+    {"time": 0.95, "fade_in": 1.2},
+    {"time": 0.85},
+    {},
+    {"time": 0.5, "letterbox": True},
+    {"letterbox": True},
+    {"time": 0.3},
+    {"time": 0.02, "kind": "dark", "gain": 0.42, "fade_in": 0.5, "fade_out": 0.8},
+    {"time": 0.45, "fade_in": 0.8},
+    {},
+    {"time": 0.32, "fade_out": 1.4},
 ]
 
 
@@ -116,10 +116,10 @@ def _shot(rng, scene, time=None, **special):
     u = rng.uniform
     way = int(rng.integers(0, 3))
     turn = float(rng.choice([-1, 1]))
-    pan = dict(pan=turn * u(0.1, 0.2))
+    pan = {"pan": turn * u(0.1, 0.2)}
     zoom = (1.05, u(1.2, 1.35))
-    zoom = dict(zoom=zoom if turn > 0 else zoom[::-1])
-    move = (pan, zoom, dict(sink=u(0.05, 0.1), pan=turn * 0.03))[way]
+    zoom = {"zoom": zoom if turn > 0 else zoom[::-1]}
+    move = (pan, zoom, {"sink": u(0.05, 0.1), "pan": turn * 0.03})[way]
     if time is not None:
         scene = replace(scene, time=time)
     return Shot(seconds=round(u(2.8, 3.8), 1), scene=scene, **move, **special)
@@ -190,15 +190,15 @@ def film(
             else:
                 image = frames[first[shot.repeat_of] + i]
             frames.append(image)
-            row = dict(
-                frame=len(truth),
-                time=round(len(truth) / fps, 4),
-                shot=number,
-                kind="fade" if gain <= 0.15 else shot.kind,
-                letterbox=shot.letterbox,
-                repeat_of=shot.repeat_of,
-                gain=round(gain, 3),
-            )
+            row = {
+                "frame": len(truth),
+                "time": round(len(truth) / fps, 4),
+                "shot": number,
+                "kind": "fade" if gain <= 0.15 else shot.kind,
+                "letterbox": shot.letterbox,
+                "repeat_of": shot.repeat_of,
+                "gain": round(gain, 3),
+            }
             truth.append(row)
     return np.stack(frames), truth
 

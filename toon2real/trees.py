@@ -145,5 +145,7 @@ def paint_trees(canvas):
         y = min(ground_at(canvas, x) + 0.03 + 0.12 * near, 1.04)
         own = scene.rng(9, k)
         leaf = season.leaf[own.integers(0, 3)]
-        draw, colour = dict(round=(_round_tree, leaf), fir=(_fir, season.fir[0]), palm=(_palm, MATERIALS["palm"]))[tree]
+        draw, colour = {"round": (_round_tree, leaf), "fir": (_fir, season.fir[0]), "palm": (_palm, MATERIALS["palm"])}[
+            tree
+        ]
         draw(canvas, x, y, height, own, colour)
