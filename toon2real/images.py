@@ -111,9 +111,10 @@ def _to_rgb(im: Image.Image) -> Image.Image:
     if im.mode.startswith("I;16") or (im.mode == "I" and im.format in ("PNG", "PPM")):
         return _grey16(im)
     if im.mode in ("F", "I"):
-        kind = "float, as in HDR" if im.mode == "F" else "integer"
-        remedy = "tone-map it to 8 bits in an image editor and save it as PNG"
-        raise ImageError(f"{im.mode!r} pixels (32-bit {kind}) have no fixed white: {remedy}")
+        raise ImageError(
+            f"{im.mode!r} pixels (32 bits, as in HDR) have no fixed white: "
+            "tone-map it to 8 bits in an image editor and save it as PNG"
+        )
     if im.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in im.info:
         im = im.convert("RGBA")
         im = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im)
@@ -133,13 +134,13 @@ def _decode(f, max_pixels: int) -> Image.Image:
     Image.init()
     with Image.open(f, formats=[name for name in Image.OPEN if name in _FORMATS]) as im:
         width, height = im.size
-        count = width * height
-        if width < 1 or height < 1:
+        if min(im.size) < 1:
             raise ImageError(f"it is {width} x {height} pixels, so there is nothing to see: remove it")
-        if count > max_pixels:
-            size = f"{width} x {height} = {count / 1e6:,.0f} million pixels"
-            remedy = f"make it smaller, or pass max_pixels={count} if you trust the file"
-            raise ImageError(f"{size} is more than the limit of {max_pixels / 1e6:,.1f} million: {remedy}")
+        if width * height > max_pixels:
+            raise ImageError(
+                f"{width} x {height} pixels are more than the limit of {max_pixels / 1e6:,.1f} million: "
+                f"make it smaller, or pass max_pixels={width * height} if you trust the file"
+            )
         im.load()
         return _to_rgb(upright(im))
 
@@ -151,11 +152,12 @@ def _why(error: Exception, head: bytes) -> str:
     if head == b"":
         return "the file is empty (0 bytes): download or export it again"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        remedy = "if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels"
-        return f"{error}. This limit is Pillow's own: {remedy}"
+        return (
+            f"{error}. This limit is Pillow's own: "
+            "if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels"
+        )
     if isinstance(error, Image.UnidentifiedImageError):
-        remedy = "remove it, or save it as PNG or JPEG"
-        return f"not an image that can be read here (it starts with {head!r}): {remedy}"
+        return f"not an image that can be read here (it starts with {head!r}): remove it, or save it as PNG or JPEG"
     return f"broken or cut short ({type(error).__name__}: {error}): download or export it again"
 
 # %% ../nbs/00_images.ipynb #1eab83d1
@@ -194,10 +196,10 @@ def tell_unreadable(
 ):
     "A warning that counts pictures of kinds that cannot be read here"
     kinds = Counter(path.suffix.lower() for path in paths)
-    told = ", ".join(f"{kinds[suffix]} {suffix}" for suffix in sorted(kinds) if suffix in _UNREADABLE)
-    if told:
+    counts = ", ".join(f"{kinds[suffix]} {suffix}" for suffix in sorted(_UNREADABLE & set(kinds)))
+    if counts:
         warnings.warn(
-            f"{folder}: pictures that cannot be read here are left out ({told}): save them as PNG", stacklevel=3
+            f"{folder}: pictures that cannot be read here are left out ({counts}): save them as PNG", stacklevel=3
         )
 
 
@@ -246,9 +248,10 @@ def list_images(
         skipped.append((Path(name), f"{name}: {reason}"))
 
     folder = given_path(folder)
+    if folder.is_file():
+        raise ImageError("this is a file, not a folder: pass the folder that holds it", folder)
     if not folder.is_dir():
-        file = "this is a file, not a folder: pass the folder that holds it"
-        raise ImageError(file if folder.exists() else "no such folder: check the path", folder)
+        raise ImageError("no such folder: check the path", folder)
     paths = list(walk(folder, unreadable))
     tell_unreadable(folder, paths)
     found = [path for path in paths if path.suffix.lower() in suffixes]
@@ -260,15 +263,19 @@ def list_images(
 def check_pixels(a: np.ndarray):
     "`ImageError` unless `a` is uint8, H x W x 3 or N x H x W x 3"
     if a.dtype != np.uint8 or a.ndim not in (3, 4) or a.shape[-1] != 3:
-        what = f"an array of {a.dtype} and shape {a.shape} is no image"
-        raise ImageError(f"{what}: uint8 H x W x 3 or N x H x W x 3 is (pass float images as a tensor in [-1, 1])")
+        raise ImageError(
+            f"an array of {a.dtype} and shape {a.shape} is no image: uint8 H x W x 3 or N x H x W x 3 is "
+            "(pass float images as a tensor in [-1, 1])"
+        )
 
 
 def check_tensor(x: "torch.Tensor"):
     "`ImageError` unless `x` is floating point, 3 x H x W or N x 3 x H x W"
     if not x.is_floating_point() or x.ndim not in (3, 4) or x.shape[-3] != 3:
-        what = f"a tensor of {x.dtype} and shape {tuple(x.shape)} is no image"
-        raise ImageError(f"{what}: floating point in [-1, 1], 3 x H x W or N x 3 x H x W is")
+        raise ImageError(
+            f"a tensor of {x.dtype} and shape {tuple(x.shape)} is no image: "
+            "floating point in [-1, 1], 3 x H x W or N x 3 x H x W is"
+        )
 
 # %% ../nbs/00_images.ipynb #d1554cee
 LUMA = np.array([0.299, 0.587, 0.114])  # of R, G, B in brightness: ITU-R BT.601
@@ -305,8 +312,10 @@ def to_uint8(
     check_tensor(x)
     x = x.detach().float()
     if bad := int(x.isnan().sum()):
-        why = "the network that made them has diverged; go back to an earlier epoch or lower its learning rate"
-        raise ImageError(f"to_uint8 got {bad} NaN of {x.numel()} values: {why}")
+        raise ImageError(
+            f"to_uint8 got {bad} NaN of {x.numel()} values: the network that made them has diverged; "
+            "go back to an earlier epoch or lower its learning rate"
+        )
     x = ((x + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
     return x.movedim(-3, -1).contiguous().cpu().numpy()
 
@@ -320,8 +329,10 @@ def _list(images) -> list[Image.Image]:
     if hasattr(images, "is_floating_point"):  # a tensor: torch is imported only where tensors are
         images = to_uint8(images)
     if not isinstance(images, np.ndarray):
-        kinds = "pass a PIL image, a uint8 array, a tensor in [-1, 1], or a list of these"
-        raise ImageError(f"{type(images).__name__} is no image: {kinds}")
+        raise ImageError(
+            f"{type(images).__name__} is no image: "
+            "pass a PIL image, a uint8 array, a tensor in [-1, 1], or a list of these"
+        )
     check_pixels(images)
     return [Image.fromarray(one) for one in (images if images.ndim == 4 else images[None])]
 
@@ -449,8 +460,9 @@ def atomic(path: Path):
             os.fsync(f.fileno())
         _replace(part, path)
     except OSError as e:
-        why = f"{path} could not be written ({e.strerror or e})"
-        raise WriteError(f"{why}: free some space there, or choose another folder") from e
+        raise WriteError(
+            f"{path} could not be written ({e.strerror or e}): free some space there, or choose another folder"
+        ) from e
     finally:
         with suppress(OSError):
             part.unlink()
@@ -486,19 +498,19 @@ def check_output(
 
 # %% ../nbs/00_images.ipynb #js000002
 def check_shape(
-    told,  # what JSON says
+    value,  # of JSON
     shape,  # a kind, or several; or {name: shape}, `?` behind names that may be absent, "*" for all that are not named
     name: str = "it",  # what an error calls it
 ):
-    "ValueError unless `told` is of this shape"
-    if not isinstance(told, dict if isinstance(shape, dict) else shape):
-        raise ValueError(f"{name} is {told!r}, which is of another kind")
+    "ValueError unless a value is of this shape"
+    if not isinstance(value, dict if isinstance(shape, dict) else shape):
+        raise ValueError(f"{name} is {value!r}, which is of another kind")
     if isinstance(shape, dict):
-        missing = [part for part in shape if part not in told and part[-1] not in "?*"]
+        missing = [part for part in shape if part not in value and part[-1] not in "?*"]
         if missing:
             raise ValueError(f"{name} lacks {', '.join(missing)}")
-        for part, value in told.items():
-            check_shape(value, shape.get(part) or shape.get(f"{part}?") or shape.get("*", object), part)
+        for part, inner in value.items():
+            check_shape(inner, shape.get(part) or shape.get(f"{part}?") or shape.get("*", object), part)
 
 
 def read_json(
@@ -508,11 +520,11 @@ def read_json(
     "What a JSON file says. `OSError` where it cannot be read, `ValueError` where it is no JSON, or of another shape"
     with open_regular(path) as file:
         try:
-            told = json.load(file)
+            value = json.load(file)
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
-    check_shape(told, shape)
-    return told
+    check_shape(value, shape)
+    return value
 
 # %% ../nbs/00_images.ipynb #bg000002
 def in_background(
