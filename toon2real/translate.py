@@ -306,7 +306,10 @@ def __call__(
     if isinstance(image, str | os.PathLike | Image.Image):
         return next(self._images([self._opened(image)]))
     if not isinstance(image, np.ndarray):
-        raise ImageError(f"{type(image).__name__} is no image: pass a PIL image, a path, a uint8 array, or a list")
+        raise ImageError(
+            f"{type(image).__name__} is no image: pass a PIL image, a path, a uint8 array, or a list of these "
+            "(translator.system.to_photo takes tensors in [-1, 1])"
+        )
     check_pixels(image)
     if self.side is not None:
         raise ImageError(f"side={self.side} resizes images and files: leave it out, or resize the array first")
