@@ -228,6 +228,7 @@ def speed_up(
     precision: str = "auto",  # "bf16", "float32", or "auto": bf16 where the device multiplies it
     compile: str | bool = "auto",  # True: compile; "auto": where `steps` repay it; False: neither compile nor record
     steps: int = 0,  # that the training will make
+    tell=lambda text: None,  # is told of what may take minutes
 ) -> System:
     "The system itself, on its device and ready for `step`, as fast as the machine allows"
     check_choice(("auto", True, False), compile=compile)
@@ -238,6 +239,7 @@ def speed_up(
     self.forwards, self.captured = {}, None
     self._bring_moments(device)
     if compile is True or (compile == "auto" and repays(self.recipe, steps, device.type)):
+        tell("compiling the networks, which may take minutes the first time")
         self._compile()
     if device.type == "cuda" and compile is not False and self.drawn_ahead and ranks()[1] == 1:
         self.captured = Captured(self)

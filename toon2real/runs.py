@@ -345,9 +345,9 @@ def create(cls: Run, path: Path, recipe: Recipe, system: System = None, **about)
     run = cls.__new__(cls)
     run.path = path = given_path(path)
     _check_name(path)
-    _refuse_taken(path)
+    refuse_taken(path)
     with run.locked():
-        _refuse_taken(path)  # another process may have been quicker
+        refuse_taken(path)  # another process may have been quicker
         if system is not None:
             run._write_checkpoint(system, 0)
         run.about = {"format": 1, "recipe": recipe_to_dict(recipe), "created": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -355,8 +355,9 @@ def create(cls: Run, path: Path, recipe: Recipe, system: System = None, **about)
     return cls(path)
 
 
-def _refuse_taken(path: Path):
+def refuse_taken(path: Path):
     "RunError if a folder holds a run, or anything but what a kill in the middle of `create`, or a removal, leaves"
+    path = given_path(path)
     if (path / "run.json").exists():
         raise RunError(f"{path} already holds a run: continue it with {Run(path).how_to_go_on}, or choose another name")
     started = {"checkpoints", ".lock", "step-00000000.safetensors", "progress.json", "preview.jpg"}

@@ -48,6 +48,7 @@ from toon2real.runs import (
     at_most,
     environment,
     load_weights,
+    refuse_taken,
     translate_all,
     translate_samples,
 )
@@ -143,6 +144,7 @@ class Trainer:
         **options,  # see `Options`
     ):
         self.run = None
+        by_the_first(lambda: refuse_taken(run))  # before what may take minutes
         system = _built(system) if isinstance(system, Recipe) else system
         self._prepare(system, cartoon, photo, val, device, Options(**options), progress, callbacks)
         if init_from is not None:
@@ -205,7 +207,8 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
         by_the_first(self._seat_judge)
     steps = self.recipe.total_epochs * self.pairs.steps
     with _determinism(options.deterministic):  # or what is compiled now would be compiled again then
-        self.system = system.to(self.device).speed_up(self.options.precision, options.compile, steps)
+        system.to(self.device).speed_up(self.options.precision, options.compile, steps, self._say)
+        self.system = system
     self._choose_samples()
     self._gather(callbacks)
     self._stand_ready()
