@@ -669,8 +669,9 @@ def test_two_runs_in_one_folder(server, tmp_path):
 
 def test_broken_manifest(server, tmp_path):
     server.add(1)
-    (tmp_path / "manifest.csv").write_bytes(b"not a table, whatever the name says" * 99)
-    assert "manifest.csv: not a table" in failure(lambda: run(server, tmp_path))
+    for text in (b"", b"not a table, whatever the name says" * 99):
+        (tmp_path / "manifest.csv").write_bytes(text)
+        assert "manifest.csv: not a table" in failure(lambda: run(server, tmp_path))
     (tmp_path / "manifest.csv").unlink()
     assert run(server, tmp_path).kept == 1 and len(lines(tmp_path)) == 1
     whole = (tmp_path / "manifest.csv").read_bytes()

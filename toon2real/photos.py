@@ -422,16 +422,14 @@ def _manifest_lines(path: Path) -> list[dict]:
     "The lines of a manifest; none where there is no file"
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        table = csv.DictReader(file)
-        try:
-            lines = list(table)
-        except csv.Error:  # a cell without end
-            lines = [{None: None}]
-    full = all(None not in (*line, *line.values()) for line in lines)
-    if table.fieldnames != list(MANIFEST_COLUMNS) or not full:
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            columns, *lines = csv.reader(file)
+    except (ValueError, csv.Error):  # an empty file, or a cell without end
+        columns, lines = None, []
+    if columns != list(MANIFEST_COLUMNS) or any(len(line) != len(columns) for line in lines):
         raise PhotoError(f"{path}: not a table of photos, or broken: move it away, or restore it from a copy")
-    return lines
+    return [dict(zip(columns, line)) for line in lines]
 
 
 class _Album:
