@@ -100,7 +100,7 @@ def _keep_tile(self: FilmReader, frame, seconds: float):
     "Make the small picture of a decoded frame, unless its clock has gone back"
     self.end = max(seconds, self.end or 0.0)
     if seconds == self.end:
-        tile = self._tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.BILINEAR)
+        tile = self._tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.AREA)
         self._tiles.append((seconds, tile.to_ndarray()))
 
 
