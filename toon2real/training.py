@@ -9,6 +9,7 @@ __all__ = ['Options', 'interruptible', 'stills', 'Trainer', 'Background']
 
 # %% ../nbs/28_training.ipynb #b1d04083
 import hashlib
+import os
 import signal
 import threading
 import time
@@ -145,6 +146,8 @@ class Trainer:
     ):
         self.run = None
         by_the_first(lambda: refuse_taken(run))  # before what may take minutes
+        for pictures in (cartoon, photo):
+            _refuse_both_splits(pictures)
         system = _built(system) if isinstance(system, Recipe) else system
         self._prepare(system, cartoon, photo, val, device, Options(**options), progress, callbacks)
         if init_from is not None:
@@ -159,6 +162,13 @@ class Trainer:
         return min(self.step // self.pairs.steps + 1, self.until)
 
 # %% ../nbs/28_training.ipynb #70a6a566
+def _refuse_both_splits(pictures):
+    "ValueError where a folder of curated pictures is given whole"
+    folder = Path(pictures) if isinstance(pictures, str | os.PathLike) else None
+    if folder and (folder / "train").is_dir() and (folder / "val").is_dir():
+        raise ValueError(f"{folder} holds train/ and val/, which is held out: train on {folder / 'train'}")
+
+
 def _built(recipe: Recipe) -> System:
     "The system of a recipe; ValueError where no machine would train it"
     try:
