@@ -320,7 +320,7 @@ class Catalogue:
     ):
         self.path = Path(path)
         if not create and not self.path.is_file():
-            raise CurateError(f"{path}: no such catalogue: check the path, or make it by adding films")
+            raise CurateError(f"{path}: no such catalogue: check the path, or make it by adding films (--sources)")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.db = sqlite3.connect(self.path, timeout=60, check_same_thread=False)

@@ -473,7 +473,7 @@ class Curation:
     without reading the films again: below stand those of a new one, and each command tells which of the catalogue's
     differ. What is read is kept: the same command goes on after Ctrl-C."""
 
-    catalogue: Positional[Path]  # the catalogue, an SQLite file; made if missing
+    catalogue: Positional[Path]  # the catalogue, an SQLite file; made with the first sources
     sources: tuple[Path, ...] = ()
     """Films, and folders of films and stills, to add. Those that were read before are not read again. A folder's
     manifest.csv tells licence, author, link and split of its stills."""
@@ -518,7 +518,7 @@ class Curation:
             check_output(self.reasons, ".csv", "id,film,source,")
         if self.pick:
             check_output(self.pick, ".html", "<title>Pick frames</title>")
-        with Catalogue(self.catalogue) as cat:
+        with Catalogue(self.catalogue, create=bool(self.sources or self.merge)) as cat:
             try:
                 self._meant(command, cat.thresholds)._do(cat)
             except KeyboardInterrupt:
@@ -577,7 +577,7 @@ def _tell(self: Curation, cat: Catalogue):
         numbers = cat.picks().films()[["shots", "kept"]].reindex(known.index, fill_value=0)
         about = known[["name", "status", "frames", "split", "licence", "author"]]
         print(printable(about.join(numbers).rename_axis("number").reset_index().to_string(index=False), "\n"))
-    print(", ".join(f"{name} {n}" for name, n in cat.counts().items()))
+    print(", ".join(f"{name} {n}" for name, n in cat.counts().items() if n or name == "kept"))
 
 
 @patch
