@@ -62,7 +62,9 @@ def quickstart(out: Path = Path("quickstart")):
     print("drawing scenes, then training UNIT, Cartoon-to-real and toon2real on them; Ctrl-C saves", flush=True)
     table = quick.quickstart(out)
     print("\nFrom the cartoon to its translation: the distance to the true photographs, which no system saw")
-    print(f"(8-bit levels, lower is nearer; Frechet on hand-made features, which is no FID)\n\n{quick.told(table)}\n")
+    print(
+        f"(8-bit levels, lower is nearer; Frechet on hand-made features, which is no FID)\n\n{quick.summary(table)}\n"
+    )
     print(f"{table.round(1).to_string(na_rep='')}\n")
     print(f"pictures:  {out / 'comparison.png'}\ntable:     {out / 'table.csv'}\nruns:      {out / 'runs'}", flush=True)
     runs = [out / "runs" / recipe.name for recipe in quick.quickstart_recipes()]

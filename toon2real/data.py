@@ -251,26 +251,26 @@ def _files(source, side: int, cache) -> _Pile:
 _SCENES = re.compile(r"scenes:(cartoon|photo):(\d+)-(\d+)(?:@(\d+))?")
 
 
-def _drawn(source: str, side: int, cache) -> _Pile:
+def _scenes(source: str, side: int, cache) -> _Pile:
     "The scenes that `source` names"
     source = str(source)
     match = _SCENES.fullmatch(source)
     if not match:
         raise DataError(f"{source!r} names no scenes: write scenes:cartoon:0-799 or scenes:photo:800-1599@64")
     kind = match[1]
-    first, last, drawn = (int(number or 128) for number in match.groups()[1:])
+    first, last, drawn_at = (int(number or 128) for number in match.groups()[1:])
     if not 0 <= last - first < 1_000_000:
         raise DataError(f"{source!r} names no scenes, or more than 1,000,000: name the first and the last one")
     try:
-        check_scene(kind, drawn)
+        check_scene(kind, drawn_at)
     except ValueError as error:
         raise DataError(f"{source!r}: {error}") from error
     seeds = {f"{kind}_{seed:05}.png": seed for seed in range(first, last + 1)}
 
     def read(name):
-        return _squash(Image.fromarray(scene(seeds[name], drawn, kind)), side).tobytes(), ""
+        return _squash(Image.fromarray(scene(seeds[name], drawn_at, kind)), side).tobytes(), ""
 
-    place = cache_folder(cache) / f"scenes-{kind}-{first}-{last}-{drawn}-{side}"
+    place = cache_folder(cache) / f"scenes-{kind}-{first}-{last}-{drawn_at}-{side}"
     return _Pile(list(seeds), side, source, source, place, source, read)
 
 # %% ../nbs/12_data.ipynb #babe7c62
@@ -305,7 +305,7 @@ def open(
     if isinstance(source, np.ndarray):
         domain = _open_array(source, side)
     elif isinstance(source, str | os.PathLike):
-        find = _drawn if str(source).startswith("scenes:") else _files
+        find = _scenes if str(source).startswith("scenes:") else _files
         pile = find(source, int(side), cache)
         domain = _open_map(pile, progress)
         domain.label, domain.source = pile.label, pile.source

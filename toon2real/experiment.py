@@ -106,7 +106,7 @@ def validation(
     return _pictures(run, "cartoon", cartoon), _pictures(run, "photo", photo)
 
 # %% ../nbs/29_experiment.ipynb #bd43326f
-def _drawn(run: Run) -> bool:
+def _on_scenes(run: Run) -> bool:
     "Are its held-out pictures embedded scenes? Another processor draws those alike, but not to the last bit"
     return held_out(run) and str(run.about["data"]["val_photo"]["source"]).startswith("scenes:")
 
@@ -124,7 +124,7 @@ def _pictures(run: Run, kind: str, given=None) -> np.ndarray:
         domain = Domain.open(source, run.recipe.side, progress=False)
     except (ValueError, OSError) as e:
         raise RunError(f"the {kind}s of {run.path} cannot be read ({e}): {others}") from e
-    if given is None and held_out(run) and domain.hash != recorded["hash"] and not _drawn(run):
+    if given is None and held_out(run) and domain.hash != recorded["hash"] and not _on_scenes(run):
         raise RunError(
             f"{source} holds other {kind}s now ({len(domain)}) than when {run.path} was trained "
             f"({recorded['images']}): restore them, or {others}"
@@ -305,7 +305,9 @@ class Comparison:
             FLOOR: judge.floor | recorded.get("floor", {}),
             UNTRANSLATED: judge.untranslated | recorded["untranslated"],
         }
-        for name, (run, which, epoch) in tqdm(self.shown.items(), "judging", disable=not self.progress, leave=False):
+        for name, (run, which, epoch) in tqdm(
+            self.row_epochs.items(), "judging", disable=not self.progress, leave=False
+        ):
             rows[name] = self._facts(run, which, epoch) | self._metrics(run, epoch)
         columns = "system", "seed", "epoch", "which", "pairs", "seconds", "parameters", *judge.untranslated, "paper"
         table = pd.DataFrame(list(rows.values()), list(rows), columns)
@@ -331,7 +333,7 @@ def origin(self: Comparison) -> str:
 @patch(as_prop=True)
 def _scenes(self: Comparison) -> bool:
     "Are they embedded scenes, whose true photographs are known?"
-    return self.origin == "validation" and _drawn(self.runs[0])
+    return self.origin == "validation" and _on_scenes(self.runs[0])
 
 # %% ../nbs/29_experiment.ipynb #ac400e26
 @patch
@@ -398,7 +400,7 @@ def translations(
 
 # %% ../nbs/29_experiment.ipynb #0c7661cf
 @patch(as_prop=True)
-def shown(self: Comparison) -> dict[str, tuple[Run, str, int]]:
+def row_epochs(self: Comparison) -> dict[str, tuple[Run, str, int]]:
     "Name of a row of the table -> run, which of its epochs, and the epoch"
     found = {}
     for run in self.runs:

@@ -10,7 +10,6 @@ __all__ = ['FLOOR', 'UNTRANSLATED', 'Score', 'fid', 'kid', 'WeightedFID', 'weigh
 
 # %% ../nbs/25_fid.ipynb #3dac1212
 import hashlib
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -174,17 +173,15 @@ def _cosines(x: torch.Tensor, y: torch.Tensor) -> float:
 class _CartoonMaps:
     "Spatial Mixed_6e features of the judged cartoons, for the content of what is made of them"
 
-    def __init__(self, n: int):
-        with tempfile.TemporaryFile() as file:
-            self.maps = np.memmap(file, np.float16, "w+", shape=(n, 768, 17, 17))
+    def __init__(self):
+        self.maps = {}  # of each batch, by its first row
 
     def keep(self, rows: range, maps: dict):
-        self.maps[rows.start : rows.stop] = F.normalize(maps[768], dim=1).half().cpu().numpy()
+        self.maps[rows.start] = F.normalize(maps[768], dim=1).half().cpu()
 
     def cosines(self, rows: range, maps: dict) -> float:
-        "Sum over the images of `rows`"
-        kept = torch.from_numpy(self.maps[rows.start : rows.stop]).to(maps[768].device).float()
-        return _cosines(maps[768], kept)
+        "Sum over the images of a batch"
+        return _cosines(maps[768], self.maps[rows.start].to(maps[768]))
 
 # %% ../nbs/25_fid.ipynb #9f826723
 class Judge:
@@ -232,7 +229,7 @@ class Judge:
     def _look(self, photos: ImageSet, others: ImageSet):
         "Look once at what every row is held against"
         spatial = hasattr(self.extractor, "maps") and self.extractor.dims >= 768
-        self._cartoon_maps = _CartoonMaps(self.n) if spatial else None
+        self._cartoon_maps = _CartoonMaps() if spatial else None
         self.target = self._features(photos)
         self.input = self._features(self.inputs.take(self.index), self._cartoon_maps.keep if spatial else None)
         self.untranslated = self._row(self.input, 0.0, 1.0 if spatial else None)

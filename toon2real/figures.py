@@ -21,11 +21,11 @@ from string import ascii_lowercase
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from numpy.lib.stride_tricks import sliding_window_view
 
 from .architecture import COLUMN, GRID, INK, MUTED, PAGE, PaperFigure, architecture, save, styled, wrapped
 from .experiment import HIGHER, Comparison, Group, number, rounded
@@ -64,7 +64,7 @@ def _sheet(
     return figure
 
 
-def _shown(cmp: Comparison, run: Run) -> str:
+def _epoch_of(cmp: Comparison, run: Run) -> str:
     "The epoch that is shown, in words"
     which, epoch = next(iter(cmp.epochs(run).items()))
     return f"epoch {epoch}, its {which}" + (f" by {run.metric}" if which != "last" else "")
@@ -138,20 +138,20 @@ def realism(
 ) -> Realism:
     "Mean distance of each output's features to those of its k nearest photographs"
     run = run or leader(cmp)
-    drawn = cmp.pictures(images)
+    chosen = cmp.pictures(images)
     made = cmp.translations(run, images)
-    check_range(1, len(drawn.photos), k=k)
-    pair = (features(pictures, extractor=cmp.extractor) for pictures in (made, drawn.photos))
+    check_range(1, len(chosen.photos), k=k)
+    pair = (features(pictures, extractor=cmp.extractor) for pictures in (made, chosen.photos))
     looks, real = (torch.as_tensor(numbers).double() for numbers in pair)
     near = torch.cdist(looks, real).topk(k, largest=False)
     about = (
-        f"{_shown(cmp, run)}; distance: mean Euclidean distance of the output's features ({cmp.extractor!r}) "
+        f"{_epoch_of(cmp, run)}; distance: mean Euclidean distance of the output's features ({cmp.extractor!r}) "
         f"to its {k} nearest of {len(real)} {cmp.origin} photographs; "
         f"over {len(made)} {cmp.origin} cartoons, seed {cmp.seed}"
     )
-    nearest = drawn.photos[near.indices[:, 0]]
+    nearest = chosen.photos[near.indices[:, 0]]
     distance = near.values.mean(1).numpy()
-    return Realism(cmp.group(run).title, drawn.index, drawn.cartoons, made, nearest, distance, about)
+    return Realism(cmp.group(run).title, chosen.index, chosen.cartoons, made, nearest, distance, about)
 
 # %% ../nbs/31_figures.ipynb #05f13cbc
 @styled
@@ -169,13 +169,13 @@ def busiest(
     size: int,  # side of the window, pixels
 ) -> tuple[int, int]:  # x, y of its upper left corner
     "The square with most detail: the largest sum of squared differences of brightness between neighbouring pixels"
-    height, width = image.shape[:2]
-    check_range(1, min(height, width), size=size)
-    brightness = image @ LUMA
-    down, across = (np.diff(brightness, axis=axis, prepend=np.take(brightness, [0], axis)) for axis in (0, 1))
-    detail = sliding_window_view(down**2 + across**2, (size, size)).sum((2, 3))
-    y, x = np.unravel_index(detail.argmax(), detail.shape)
-    return int(x), int(y)
+    check_range(1, min(image.shape[:2]), size=size)
+    brightness = torch.from_numpy(image @ LUMA)
+    down = brightness.diff(dim=0, prepend=brightness[:1])
+    across = brightness.diff(dim=1, prepend=brightness[:, :1])
+    detail = F.avg_pool2d((down**2 + across**2)[None], size, stride=1)[0]
+    y, x = divmod(int(detail.argmax()), detail.shape[1])
+    return x, y
 
 # %% ../nbs/31_figures.ipynb #8ec2fe0b
 _BOX = "#ffd23f"
@@ -202,25 +202,22 @@ def comparison(
     crop: int = None,  # side of the close-up in pixels (default: a quarter of the picture's, at least 24)
 ) -> Figure:
     "Figure 3: random cartoons and their translations, each with a close-up beside it"
-    drawn = cmp.pictures(n)
-    side = drawn.cartoons.shape[1]
+    chosen = cmp.pictures(n)
+    side = chosen.cartoons.shape[1]
     crop = crop or min(side, max(24, side // 4))
-    crops = [(*busiest(cartoon, crop), crop) for cartoon in drawn.cartoons]
-    columns = {"Input": drawn.cartoons}
-    shown = {}
+    crops = [(*busiest(cartoon, crop), crop) for cartoon in chosen.cartoons]
+    columns = {"Input": chosen.cartoons}
+    epochs = []
     for run, label in zip(cmp.runs, cmp.labels, strict=True):
         columns[label] = cmp.translations(run, n)
-        shown[label] = _shown(cmp, run)
+        epochs.append(f"{label}: {_epoch_of(cmp, run)}")
     truth = cmp.truth(n)
     if truth is not None:
         columns["True photograph"] = truth
-    told = "; ".join(f"{label}: {epoch}" for label, epoch in shown.items())
-    if len(shown) > 1 and len(set(shown.values())) == 1:
-        told = f"Each system: {shown[label]}"
     note = (
-        f"{cmp.origin.capitalize()} cartoons {', '.join(map(str, drawn.index))} of {drawn.total}, "
+        f"{cmp.origin.capitalize()} cartoons {', '.join(map(str, chosen.index))} of {chosen.total}, "
         f"drawn at random (seed {cmp.seed}); close-up of {crop} × {crop} pixels where the input has most detail. "
-        f"{told}."
+        f"{'; '.join(epochs)}."
     )
     titles = [f"({letter}) {title}" for letter, title in zip(ascii_lowercase, columns)]
     rows = [[(pictures[i], place) for pictures in columns.values()] for i, place in enumerate(crops)]
@@ -317,13 +314,13 @@ def curves(
     "Figure 4: a metric against the epoch, a colour for each system, with best and last value and roughness"
     metric, judge = one_judge(cmp, metric)
     figure, ax = _plot(cmp, "epoch", metric)
-    told = []
+    changes = []
     for group, mark in zip(cmp.groups, cycle(_MARKS)):
         values = _values(cmp, group, metric)
         _draw_curves(ax, group, values, mark, metric)
         legend, small = _in_words(group, values, metric)
         ax.plot([], [], color=group.colour, marker=mark, markersize=3, label=legend)
-        told.append(small)
+        changes.append(small)
     ax.margins(y=0.1)
     _level(ax, "untranslated input", _reference(judge, "untranslated", metric), "dashed")
     _level(ax, "other photographs", _reference(judge, "floor", metric), "dotted")
@@ -335,7 +332,7 @@ def curves(
     figure.note(
         f"{'Higher' if metric in HIGHER else 'Lower'} is better; open mark: best epoch{seeds}; roughness (mean "
         "|change| between evaluations beyond that from first to last) and late rise (from best to last): "
-        f"{', '.join(told)}. {_judged_on(judge)}."
+        f"{', '.join(changes)}. {_judged_on(judge)}."
     )
     return figure
 

@@ -6,7 +6,7 @@ Docs: https://toon2real.github.io/toon2real/quickstart.html.md"""
 
 # %% auto #0
 __all__ = ['UNTOUCHED', 'Apart', 'in_steps', 'cores', 'train_side_by_side', 'side_by_side', 'quickstart_recipes', 'quickstart',
-           'told']
+           'summary']
 
 # %% ../nbs/34_quickstart.ipynb #49b72c96
 import os
@@ -234,7 +234,7 @@ def quickstart(
     return table
 
 # %% ../nbs/34_quickstart.ipynb #23aa68ad
-def told(
+def summary(
     table: pd.DataFrame,  # of `quickstart`
 ) -> str:
     "A line for each system: from the untranslated cartoon to its translation"

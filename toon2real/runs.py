@@ -754,10 +754,10 @@ def load_checkpoint(self: Run) -> tuple[int, dict[str, torch.Tensor]]:
 
 
 @patch
-def _same_recipe(self: Run, told: dict, file: Path):
-    "RunError if run.json says another recipe than `told` in a checkpoint of the run"
+def _same_recipe(self: Run, recorded: dict, file: Path):
+    "RunError if run.json says another recipe than the one recorded in a checkpoint of the run"
     try:
-        before = recipe_to_dict(recipe_from_dict(told))
+        before = recipe_to_dict(recipe_from_dict(recorded))
     except (TypeError, ValueError) as e:
         raise RunError(f"{file}: {e}") from e
     now = recipe_to_dict(self.recipe)

@@ -59,8 +59,7 @@ class UNITRecipe(Recipe):
     def __post_init__(self):
         super().__post_init__()
         if self.side < 64:
-            scales = "UNIT's discriminators look at three scales and need at least 64 x 64 pixels"
-            self.refuse("side", f"{scales}: use side=64 or more")
+            self.refuse("side", "UNIT's discriminators look at three scales: use side=64 or more")
         if self.shared_blocks not in (0, 1):
             self.refuse("shared_blocks", "it is 0 (the 2018 code) or 1 (the 2017 paper)")
         self.at_least(self.shared_blocks, "blocks")
@@ -286,7 +285,7 @@ def draws(self: UNIT, batch: Batch) -> dict[str, torch.Tensor]:
     for name, z in zip(NOISES, given):
         if z.shape != shape:
             raise ValueError(f"noise for {name} has shape {tuple(z.shape)}, but the code's is {shape}")
-    return dict(noise=torch.stack([z.to(batch.c) for z in given]))
+    return {"noise": torch.stack([z.to(batch.c) for z in given])}
 
 # %% ../nbs/19_unit.ipynb #a28823ee
 @patch
