@@ -135,6 +135,16 @@ def test_verdict_table_legend_and_history_agree():
         assert told == f"{label}: {best}, last {last}"
 
 
+def test_the_best_of_the_systems_alone_is_marked(trained, tmp_path):
+    cmp = compare(trained, extractor="simple", reps=0)
+    systems = cmp.table.system.notna()
+    cmp.table.loc[experiment.UNTRANSLATED, "precision"] = 0.5
+    cmp.table.loc[systems, "precision"] = [0.5, *[0.25] * (systems.sum() - 1)]
+    text = R.report(cmp, tmp_path / "x.html", pictures=1, failures=0).read_text(encoding="utf-8")
+    rows = re.findall(r'<tr class="(run|reference)">(.*?)</tr>', text, re.S)
+    assert {kind for kind, row in rows if '<td class="best">0.500' in row} == {"run"}
+
+
 def test_names_are_escaped(copies):
     folder, change = copies
     recipe = about_of(folder / "toon2real")["recipe"]

@@ -60,16 +60,24 @@ class Standing:
         self.means = self.rows.groupby("system", sort=False).mean(numeric_only=True)  # over the seeds
         self.order = list(self.means[self.metric].sort_values().index)
 
+    def lead(self, one: pd.Series, other: pd.Series) -> tuple[float, float]:
+        "How far a row is ahead of another by the kernel distance, and the standard error of that"
+        gap = other[self.kid] - one[self.kid]
+        return gap, math.hypot(one[f"{self.kid} se"], other[f"{self.kid} se"])
+
     def against_input(self) -> str:
         "Who beats the untranslated cartoons, in order"
         cartoons = f"the untranslated cartoons ({number(self.input, self.metric)}) by {self.metric}"
-        winners, losers = [], []
+        winners, losers, unsure = [], [], []
         for name in self.order:
             mean = self.means.loc[name]
             seeds = (self.rows.system == name).sum()
             value = number(mean, self.metric) + (f", mean of {seeds} seeds" if seeds > 1 else "")
             side = winners if mean[self.metric] < self.input[self.metric] else losers
             side.append(f"{name} ({value})")
+            gap, error = self.lead(mean, self.input)
+            if side is winners and gap < 1.96 * error:
+                unsure.append(name)
         if not winners:
             return (
                 f"At the {self.which} epochs, {cartoons} beat {listed(losers)}: "
@@ -77,7 +85,12 @@ class Standing:
             )
         beat = "beat" if len(winners) > 1 else "beats"
         unlike = f", unlike {listed(losers)}" if losers else ""
-        return f"At the {self.which} epochs, {listed(winners)} {beat} {cartoons}{unlike}."
+        sentence = f"At the {self.which} epochs, {listed(winners)} {beat} {cartoons}{unlike}."
+        if unsure:
+            sentence += (
+                f" By {self.kid} the lead of {listed(unsure)} is not beyond the sampling error of these pictures."
+            )
+        return sentence
 
     def disagreement(self) -> str | None:
         "Who is first by the other distances, where that is somebody else"
@@ -102,18 +115,15 @@ def settled(self: Standing) -> str:
             f"The order of the first two is {'settled' if p < 0.05 else 'not settled'}: "
             f"over the seeds of {first} and {second}, p = {p:.2g} (permutation test)."
         )
-    one = self.means.loc[first]
-    other = self.means.loc[second]
-    gap = other[self.kid] - one[self.kid]
-    error = math.hypot(one[f"{self.kid} se"], other[f"{self.kid} se"])
+    gap, error = self.lead(self.means.loc[first], self.means.loc[second])
     if gap < 1.96 * error:
         distance = number({"gap": abs(gap), "gap se": error}, "gap")
         return (
-            "The order of the first two is not settled: "
+            f"The order of {first} and {second} is not settled: "
             f"by {self.kid}, {second} is {distance} {'behind' if gap > 0 else 'ahead'}."
         )
     return (
-        "The first two are apart by more than the sampling error of these pictures; "
+        f"{first} and {second} are apart by more than the sampling error of these pictures; "
         "another seed of the training might still turn them."
     )
 
