@@ -84,7 +84,7 @@ WIDGETS = {  # the cell, the widget, when its pictures are there, the key that i
         "FramePicker(here / 'films.sqlite', target=40)",
         "[...document.querySelectorAll('.t2r-tile img')].some(i => i.dataset.frame && i.naturalWidth)",
         "x",
-        "document.querySelector('.t2r-picker').dataset.said === '1'",
+        "document.querySelector('.t2r-picker').dataset.changes === '1'",
     ),
     ".t2r-monitor": (
         "trainer.fit(background=True)",

@@ -5,7 +5,7 @@
   const pause = (milliseconds) => new Promise((next) => setTimeout(next, milliseconds));
   const key = (name, more = {}) => grid.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true, ...more }));
   const version = () => Number(root.dataset.version);
-  const said = () => Number(root.dataset.said);
+  const said = () => Number(root.dataset.changes);
 
   function shown() {
     const box = grid.getBoundingClientRect();

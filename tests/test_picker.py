@@ -57,7 +57,7 @@ def wait_for_tiles(page):
 
 def said(page, number: int):
     "Wait until so many decisions have come back"
-    page.wait_for_function(f"document.querySelector('.t2r-picker').dataset.said === '{number}'")
+    page.wait_for_function(f"document.querySelector('.t2r-picker').dataset.changes === '{number}'")
 
 
 CELL = """

@@ -22,16 +22,16 @@ from .picks import Picks
 # %% ../nbs/36_likeness.ipynb #9efb9445
 def likeness(
     features: np.ndarray,  # N x D
-    said: np.ndarray,  # N: 1 kept, -1 rejected, 0 nobody's word
+    decisions: np.ndarray,  # N: 1 kept, -1 rejected, 0 undecided
 ) -> np.ndarray:  # N, highest for what is most like the kept
     "How like the kept and unlike the rejected each picture is"
     points = (features - features.mean(0)) / (features.std(0) + 1e-3)
-    taught = points[said != 0]
-    if not len(taught):
+    decided = points[decisions != 0]
+    if not len(decided):
         return np.zeros(len(features))
-    scatter = taught.T @ taught
-    ridge = 0.1 * np.trace(scatter) / len(taught) * np.eye(len(scatter))  # a tenth of the points' mean squared length
-    return points @ np.linalg.solve(scatter + ridge, taught.T @ said[said != 0])
+    scatter = decided.T @ decided
+    ridge = 0.1 * np.trace(scatter) / len(decided) * np.eye(len(scatter))  # a tenth of the points' mean squared length
+    return points @ np.linalg.solve(scatter + ridge, decided.T @ decisions[decisions != 0])
 
 # %% ../nbs/36_likeness.ipynb #0624da20
 class Likeness:
@@ -41,9 +41,9 @@ class Likeness:
         self,
         picks: Picks,
         extractor=None,  # an `Inception` or the like (default: the Inception that distances are measured with)
-        told: Callable = lambda: None,  # called, in the thread, whenever there is more to tell
+        news: Callable = lambda: None,  # called, in the thread, whenever more was looked at
     ):
-        self.picks, self.extractor, self.told = picks, extractor, told
+        self.picks, self.extractor, self.news = picks, extractor, news
         self.problem = ""  # why there is no order by likeness
         self.features = {}  # frame that stands for a shot -> its features
         self.frames = picks.select("all", one_a_shot=True)
@@ -73,14 +73,14 @@ class Likeness:
             for batch in self._batches(8):
                 for frame, jpeg in zip(batch, self.picks.thumbnails(batch)):
                     self.features[frame] = features([open_image(jpeg)], extractor=self.extractor, cache=True)[0]
-                self.told()
+                self.news()
         except WeightsMissing as error:
             self.problem = (
                 f"no order by likeness: {str(error).partition(' What')[0]} TOON2REAL_INCEPTION may name a file."
             )
         except Exception as error:  # the thread's end must be seen; picking goes on without it
             self.problem = f"no order by likeness: {type(error).__name__}: {error}"
-        self.told()
+        self.news()
 
     def _batches(self, size: int):
         "Frames to look at, decided ones first"
@@ -96,11 +96,11 @@ class Likeness:
     def scores(self) -> pd.Series:  # index: frame ids; empty before anything was picked
         "The likeness of each frame, which is that of its shot, as far as it was looked at"
         shots = self.picks.now.view
-        said = self.picks.now.decision.map({"keep": 1, "reject": -1}).groupby(shots).sum()
+        votes = self.picks.now.decision.map({"keep": 1, "reject": -1}).groupby(shots).sum()
         seen = dict(self.features)
-        own = shots[list(seen)]
-        said = np.sign(said[own].to_numpy())
-        if len(seen) < 2 or not said.any():
+        own = shots[list(seen)].to_numpy()
+        decisions = np.sign(votes[own].to_numpy())
+        if len(seen) < 2 or not decisions.any():
             return pd.Series(dtype=float)
-        found = pd.Series(likeness(np.stack(list(seen.values())), said), own.to_numpy())
-        return shots.map(found).dropna()
+        found = likeness(np.stack(list(seen.values())), decisions)
+        return shots.map(pd.Series(found, own)).dropna()

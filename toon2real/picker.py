@@ -92,8 +92,8 @@ class FramePicker(PictureWidget):
         self.target = target
         self.view = View()
         self.frames = np.array([], int)
-        self.told = self.problem = ""
-        self._version = self._said = 0  # of the list of frames; of what is known about them
+        self.message = self.problem = ""
+        self._version = self._changes = 0  # of the list of frames; of what is known about them
         self._behind = []  # the view behind an opened shot
         self._steps = []  # how many batches of decisions each action took
         self._lock = threading.RLock()
@@ -119,7 +119,7 @@ class FramePicker(PictureWidget):
     def _liked(self):
         "The order by likeness, or by time where nothing was picked yet"
         scores = self.like.scores()
-        self.told = "" if len(scores) else "Keep or reject some shots first: then what is like them comes first"
+        self.message = "" if len(scores) else "Keep or reject some shots first: then what is like them comes first"
         return scores if len(scores) else "time"
 
     def close(self):
@@ -142,7 +142,7 @@ def _tell(self: FramePicker):
         self.state = {
             "view": asdict(self.view),
             "version": self._version,
-            "said": self._said,
+            "changes": self._changes,
             "total": len(self.frames),
             "place": self._place(),
             "tabs": [{"name": tab, "count": numbers[tab]} for tab in TABS if numbers[tab] or tab not in FILTERS],
@@ -151,9 +151,9 @@ def _tell(self: FramePicker):
             "kept": counts["kept"],
             "target": self.target,
             "undo": bool(self._steps),
-            "told": self.told,
+            "message": self.message,
             "problem": self.problem,
-            "like": {"ready": len(self.like.features) > 1, "told": self.like.looking},
+            "like": {"ready": len(self.like.features) > 1, "message": self.like.looking},
         }
 
 
@@ -227,9 +227,9 @@ def _decide(self: FramePicker, frames: pd.Series, keep: bool | None, whole: bool
 
 
 @patch
-def _changed(self: FramePicker, told: str):
-    self.told = told
-    self._said = self._said + 1
+def _changed(self: FramePicker, message: str):
+    self.message = message
+    self._changes += 1
     self._tell()
 
 
@@ -282,7 +282,7 @@ def threshold(
     self.picks.thresholds = replace(self.picks.thresholds, **{name: value})
     if keep:
         self.picks.catalogue.thresholds = self.picks.thresholds
-    self._said += 1
+    self._changes += 1
     self.show(self.view)
 
 # %% ../nbs/37_picker.ipynb #a2cae414

@@ -443,8 +443,8 @@ def undo(self: Picks) -> np.ndarray:
     if not self._undo:
         return np.array([], int)
     before = self._undo.pop()
-    for (said, who), rows in before.groupby(["decision", "who"]):
-        self.catalogue.decide(rows.index, {"keep": True, "reject": False}.get(said), who)
+    for (decision, who), rows in before.groupby(["decision", "who"]):
+        self.catalogue.decide(rows.index, {"keep": True, "reject": False}.get(decision), who)
     self._read_decisions()
     return before.index.to_numpy()
 

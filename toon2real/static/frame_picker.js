@@ -72,7 +72,7 @@ function picker(root, source) {
   const reject = button("✗ Reject", "Reject what is chosen (x)", () => decide(false), { class: "t2r-reject" });
   const clear = button("Leave to filters", "Take back what was decided about what is chosen (c)", () => decide(null));
   const undo = button("Undo", "Undo the last decision (z)", () => source.send({ kind: "undo" }));
-  const told = element("output", { class: "t2r-told", "aria-live": "polite" });
+  const message = element("output", { class: "t2r-told", "aria-live": "polite" });
   const likeness = element("p", { class: "t2r-help" });
   const problem = element("p", { class: "t2r-problem", role: "alert" });
   const space = element("div", { class: "t2r-space" });
@@ -191,7 +191,7 @@ function picker(root, source) {
   async function want(first, last) {
     if (asking) return;
     const known = [...Array(last - first).keys()].map((number) => rows.get(first + number));
-    const stale = known.some((row) => row?.said !== state.said);
+    const stale = known.some((row) => row?.changes !== state.changes);
     const missing = stale ? [] : known.map((row) => row.frame).filter((frame) => !pictures.has(frame));
     if (!stale && !missing.length) return;
     asking = true;
@@ -201,9 +201,9 @@ function picker(root, source) {
   }
 
   async function askRows(offset, count) {
-    const [version, said] = [state.version, state.said];
+    const { version, changes } = state;
     const answer = await source.rows(offset, count);
-    if (version === state.version) answer.forEach((row, number) => rows.set(offset + number, { ...row, said }));
+    if (version === state.version) answer.forEach((row, number) => rows.set(offset + number, { ...row, changes }));
   }
 
   async function askPictures(frames) {
@@ -381,16 +381,16 @@ function picker(root, source) {
     goal.value = Math.min(1, state.kept / state.target);
     kept.textContent = `${state.kept} of ${state.target} kept`;
     undo.disabled = !state.undo;
-    told.textContent = state.told;
-    likeness.textContent = state.like.told;
-    likeness.hidden = !state.like.told;
+    message.textContent = state.message;
+    likeness.textContent = state.like.message;
+    likeness.hidden = !state.like.message;
     problem.textContent = state.problem;
     back.hidden = !state.view.shot;
     where.textContent = state.place;
     grid.setAttribute("aria-label", state.place);
     space.dataset.empty = state.total ? "" : "Nothing here.";
     root.dataset.version = state.version;
-    root.dataset.said = state.said;
+    root.dataset.changes = state.changes;
     drawFilms();
     drawSliders();
     drawTabs();
@@ -443,7 +443,7 @@ function picker(root, source) {
       labelled("Size", sizes),
       again,
     ),
-    element("div", { class: "t2r-bar" }, keep, reject, clear, undo, told),
+    element("div", { class: "t2r-bar" }, keep, reject, clear, undo, message),
     problem,
     grid,
     likeness,

@@ -13,7 +13,7 @@ function standalone(root, data) {
     view: { tab: "kept", order: "time", film: null, shots: true, shot: null },
     ids: [], // frames, in order: a tile each
   };
-  let [version, decided, told] = [0, 0, ""];
+  let [version, changes, message] = [0, 0, ""];
 
   const verdict = (frame) => (said.has(frame.frame) ? said.get(frame.frame) : frame.hand);
   const byShot = () => shown.view.shots && !shown.view.shot;
@@ -105,8 +105,8 @@ function standalone(root, data) {
 
   function changed(words) {
     now = leave(verdict);
-    told = words;
-    decided += 1;
+    message = words;
+    changes += 1;
     localStorage.setItem(storage, JSON.stringify([...said]));
     view.drawState();
   }
@@ -164,7 +164,7 @@ function standalone(root, data) {
   const state = () => ({
     view: shown.view,
     version,
-    said: decided,
+    changes,
     total: shown.ids.length,
     place: shown.view.shot
       ? `Shot at ${shown.ids[0]?.when ?? ""}`
@@ -180,9 +180,9 @@ function standalone(root, data) {
     kept: frames.filter(isKept).length,
     target: data.target,
     undo: batches.length > 0,
-    told,
+    message,
     problem: "",
-    like: { ready: false, told: "" },
+    like: { ready: false, message: "" },
   });
 
   function download() {
