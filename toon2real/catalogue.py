@@ -97,7 +97,7 @@ def _sampled(self: FilmReader):
 
 @patch
 def _keep_tile(self: FilmReader, frame, seconds: float):
-    "Make the small picture of a decoded frame, unless its clock has gone back"
+    "Keep the tile of a decoded frame, unless its time goes backwards"
     self.end = max(seconds, self.end or 0.0)
     if seconds == self.end:
         tile = self._tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.AREA)
@@ -106,7 +106,7 @@ def _keep_tile(self: FilmReader, frame, seconds: float):
 
 @patch
 def _score(self: FilmReader, sampled: tuple) -> dict:
-    "The row of one frame, called for one after the other"
+    "The row of one frame; called for the frames in order"
     frame, pts, seconds = sampled
     im = picture(frame, self._ratio, LONG, self._scaler)
     return {**look(im, enlarge=True), "pts": pts, "time": seconds}
@@ -140,7 +140,7 @@ def _finish(self: FilmReader):
 
 # %% ../nbs/08_catalogue.ipynb #014e4668
 def _stamp(path) -> str:
-    "Size and date of a file; empty if it cannot be asked"
+    "Size and date of a file; empty if they cannot be read"
     try:
         about = os.stat(path)
     except OSError:
@@ -193,7 +193,7 @@ def _note(file, status: str, what: str) -> tuple:
 
 
 def _odd(path: Path) -> str:
-    "What is wrong with a file that is called like a film or an image; empty if it is a file with a sound name"
+    "What is wrong with a file that has the suffix of a film or an image; empty if nothing"
     if not path.is_file():
         return "no file (a broken link, a pipe or a device): take it away"
     sound = os.fsencode(path).decode("utf-8", "replace") == str(path)
@@ -334,7 +334,7 @@ class Catalogue:
             raise CurateError(f"{path}: cannot be used as a catalogue ({e}): name another file") from e
 
     def _refuse_others(self):
-        "`CurateError` on a database of something else, before anything is written into it"
+        "`CurateError` if the database is not a catalogue, before anything is written into it"
         tables = [name for (name,) in self.db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
         if tables and not {"about", "films"} <= set(tables):
             raise CurateError(
@@ -351,15 +351,15 @@ class Catalogue:
             )
 
     def _check_cells(self):
-        "`CurateError` unless every cell is of its kind"
+        "`CurateError` unless every cell has the type of its column"
         for table, kinds in _CELLS.items():
             wrong = [f"typeof({field}) NOT IN ({kind})" for kind, fields in kinds.items() for field in fields.split()]
             if table == "frames":
                 wrong.append("length(tiny) != 192")
             if count := self._one(f"SELECT count(*) FROM {table} WHERE {' OR '.join(wrong)}"):
                 raise CurateError(
-                    f"{self.path}: {count} of its {table} have cells of another kind, so it was not written by this "
-                    "library: use a copy of it"
+                    f"{self.path}: {count} of its {table} have cells of the wrong type, so it was not written by this "
+                    "library: restore a copy of it"
                 )
 
     def close(self):
@@ -381,18 +381,18 @@ class Catalogue:
         return row and row[0]
 
     def films(self) -> pd.DataFrame:
-        "One row a film (or folder of stills), in the order that all frames follow: by name, then content"
+        "A row for each film (or folder of stills), by name, then content; frames follow the same order"
         frames = "(SELECT count(*) FROM frames WHERE film=f.id) frames"
         return pd.read_sql_query(f"SELECT f.*, {frames} FROM films f ORDER BY name, content", self.db, index_col="id")
 
     @property
     def thresholds(self) -> Thresholds:
-        "The numbers of the filters; assigning keeps them in the catalogue"
+        "The numbers of the filters; assigning stores them in the catalogue"
         try:
             stored = json.loads(self._one("SELECT value FROM about WHERE key='thresholds'") or "{}")
             return Thresholds(**{**stored, "licences": tuple(stored.get("licences", ()))})
         except (AttributeError, TypeError, ValueError) as e:
-            raise CurateError(f"{self.path}: its thresholds cannot be used ({e}): use a copy of it") from e
+            raise CurateError(f"{self.path}: its thresholds cannot be used ({e}): restore a copy of it") from e
 
     @thresholds.setter
     def thresholds(self, thresholds: Thresholds):
@@ -453,7 +453,7 @@ def _credits(line: dict) -> dict:
 # %% ../nbs/08_catalogue.ipynb #e28a3823
 @patch
 def _film_to_read(self: Catalogue, path: Path, new: dict, notes: list):
-    "The row of a film that is to be read, or read on; else None, and a note where a person should know"
+    "The row of a film that must be read (further); else None, with a note if the user should know why"
     try:
         content = fingerprint(path)
     except OSError as e:
@@ -578,12 +578,12 @@ def add(
     every: float = 1.0,  # seconds between two sampled frames
     shard: tuple = (1, 1),  # (i, n): only part i (from 1) of n of the files; the catalogues are merged afterwards
     group: str = None,  # for stills: a pattern (regex) that finds the film's name in a file name (default: the folder)
-    licence: str = "",  # of these sources, new or known; what a manifest says about single pictures goes first
+    licence: str = "",  # of these sources, new or known; a manifest's entry for a single picture has priority
     author: str = "",  # likewise
     link: str = "",  # likewise
     progress: bool = True,  # a bar with the time left
-) -> pd.DataFrame:  # what needs a word: one row a file that is broken, partial, gone, or known already in another way
-    """Read what is new. May be killed at any time: call it again and it goes on. A broken film is reported and the
+) -> pd.DataFrame:  # a row for each file that is broken, partial, gone, or already known differently
+    """Read new films and stills. If it is killed, call it again to continue. A broken film is reported and the
     rest goes on. `CurateError` before anything is read if a source does not exist."""
     if not every > 0:
         raise CurateError(f"every={every}: give a number of seconds above 0")
@@ -610,7 +610,7 @@ def forget(
     self: Catalogue,
     film: int,  # id, as in `films()`
 ):
-    "Take a film with its frames and decisions out of the catalogue, for good or to read it in another way"
+    "Remove a film with its frames and decisions, for good or to read it with other settings"
     if film not in self.films().index:
         raise CurateError(f"film {film}: not in {self.path}; they are listed by `films()` (--films)")
     with self.db:
@@ -625,7 +625,7 @@ def decide(
     keep: bool = True,  # True: keep, False: reject, None: leave it to the filters again
     who: str = None,  # default: the user's name
 ):
-    "A person's decision overrides every filter (but not the choice of licences) and outlives a change of thresholds"
+    "Store a person's decision: it overrides every filter (but not the choice of licences), whatever the thresholds"
     ids = frames.index if isinstance(frames, pd.DataFrame) else np.atleast_1d(frames)
     decision = keep, who or getpass.getuser(), datetime.now(UTC).isoformat(timespec="microseconds")
     query = "INSERT OR REPLACE INTO decisions SELECT film, pts, name, ?, ?, ? FROM frames WHERE id=?"
@@ -681,7 +681,7 @@ def merge(
     self: Catalogue,
     others,  # paths of other catalogues, or one
 ) -> Catalogue:
-    "Take over films, frames and decisions of other catalogues (of shards). May be repeated."
+    "Copy films, frames and decisions from other catalogues (such as shards). May be repeated."
     for other in listify(others):
         if Path(other).resolve() == self.path.resolve():
             raise CurateError(f"{other}: is this catalogue itself: name another")

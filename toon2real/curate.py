@@ -113,9 +113,9 @@ def _deal(films: pd.DataFrame, val: float, seed: int) -> pd.Series:
 @patch
 def split(
     self: Catalogue,
-    val: float = 0.2,  # share of the kept frames that validation is to have
+    val: float = 0.2,  # share of the kept frames for validation
     seed: int = 0,
-    by: str = "film",  # or "frame", for stills that have nothing to do with each other
+    by: str = "film",  # or "frame", for unrelated stills
     again: bool = False,  # also films that have a split already
 ) -> pd.DataFrame:  # kept frames of each film and split
     "Assign films to 'train' and 'val'. `CurateError` if there are too few films to split."
@@ -134,7 +134,7 @@ def split(
 def _split_frames(self: Catalogue, df: pd.DataFrame, val: float, seed: int, again: bool):
     if (df.kind != "stills").any():
         raise CurateError(
-            "--independent (by='frame') is for stills: neighbouring frames of a film would stand on both sides"
+            "--independent (by='frame') is for stills: neighbouring frames of a film would be in both splits"
         )
     splits = ["val" if _draw(seed, key) < val else "train" for key in df.source + df.name]
     query = "UPDATE frames SET split=? WHERE id=?" + ("" if again else " AND split=''")
@@ -368,10 +368,10 @@ def _page_data(picks: Picks, films: list[int], target: int) -> dict:
 # %% ../nbs/10_curate.ipynb #0996799f
 def pick_page(
     catalogue,  # a `Catalogue`, its path, or `Picks`
-    path: Path,  # the .html file; where the films are too many for one, others beside it get numbers
+    path: Path,  # the .html file; if one page cannot hold all films, further ones get numbers
     target: int = 1000,  # frames that are wanted in all
 ) -> list[Path]:  # the pages
-    "Write pages to pick frames on in any browser, from the disk; `take_picks` reads what they give back"
+    "Write HTML pages for picking frames in any browser; `take_picks` reads the file that a page saves"
     picks = catalogue if isinstance(catalogue, Picks) else Picks(catalogue)
     path = Path(path)
     films = picks.films()
@@ -404,9 +404,9 @@ def _read_picks(path: Path) -> tuple[str | None, list]:
 
 def take_picks(
     cat: Catalogue,
-    path: Path,  # the .json file that a page gave back
-) -> str:  # what was taken, in words
-    "Put the decisions of a page into the catalogue; taking them twice changes nothing"
+    path: Path,  # the .json file that a page saved
+) -> str:  # what was applied, in words
+    "Apply the decisions of a page to the catalogue; applying them twice changes nothing"
     who, decisions = _read_picks(path)
     query = "SELECT f.content, r.pts, r.name, r.id FROM frames r JOIN films f ON f.id=r.film"
     ids = {tuple(frame): id for *frame, id in cat.db.execute(query)}
@@ -489,16 +489,16 @@ class Curation:
     keep: tuple[str, ...] = ()  # frames to keep whatever the filters say, by their numbers on the sheets: 7 4-10
     reject: tuple[str, ...] = ()  # frames to leave out
     undo: tuple[str, ...] = ()  # frames to leave to the filters again
-    picks: Path | None = None  # take over the decisions of a file that a page of `--pick` gave back
+    picks: Path | None = None  # apply the decisions in a file that a page of `--pick` saved
     val: float | None = None  # split by film, with this share for validation; films that have a split stay there
     seed: int = 0  # of the split
-    independent: bool = False  # stills that have nothing to do with each other are split image by image
+    independent: bool = False  # split unrelated stills image by image
     resplit: bool = False  # split all films anew
     films: bool = False  # list the films with their numbers
     sheet: Path | None = None
     """Write frames with their numbers into this folder: kept-1.jpg and so on, all that is kept; dark-1.jpg and so on,
     all that a filter marks, the nearest to its threshold first."""
-    pick: Path | None = None  # write a page to pick frames on in any browser; it gives back a file for `--picks`
+    pick: Path | None = None  # write an HTML page for picking frames in any browser; it saves a file for `--picks`
     target: int = 1000  # frames that are wanted in all, on that page
     export: Path | None = None  # write the kept frames and manifest.csv into this folder
     side: int = 143  # pixels of exported frames; a training at 128 crops from 143

@@ -131,7 +131,7 @@ _FILLING = 0x1FFF  # the number of a stream that only fills up
 
 
 def _count_on(packets: np.ndarray) -> bool:
-    "Has each of these packets its mark, and in each stream the number after that of the one before?"
+    "Does each packet have its sync byte and continue the counter of its stream?"
     mark, high, low, flags, more, extra = packets[:, :6].T.astype(np.int16)  # which numpy sorts fast
     stream = high % 32 * 256 + low
     order = np.argsort(stream, kind="stable")
@@ -144,7 +144,7 @@ def _count_on(packets: np.ndarray) -> bool:
 
 @lru_cache(16)
 def _whole_stream(path, mark: int, length: int, size: int, changed: int) -> bool:
-    "Are all packets of a transport stream there, as far as their numbers tell? It is read in pieces"
+    "Are all packets of a transport stream there, as far as their counters tell? Read in pieces"
     with open(path, "rb") as file:
         while data := file.read(length << 17):
             packets = np.frombuffer(data, np.uint8)
@@ -154,7 +154,7 @@ def _whole_stream(path, mark: int, length: int, size: int, changed: int) -> bool
 
 
 def _cut_short(path) -> bool:
-    "Whether an AVI file or a transport stream ends too early or has a hole, as far as it tells"
+    "Whether an AVI file or a transport stream ends too early or has a gap, as far as one can tell"
     about = os.stat(path)
     with open(path, "rb") as file:
         head = file.read(2048)
@@ -169,7 +169,7 @@ _CLOCK = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)")
 
 
 def _stated_end(stream) -> float:
-    "Seconds from the start until when the pictures go on, as Matroska says; 0 where nothing is said"
+    "When the pictures end according to a Matroska file, in seconds from the start; 0 if it does not say"
     tags = (text for name, text in stream.metadata.items() if name.startswith("DURATION"))
     clock = _CLOCK.match(next(tags, ""))
     if not clock:
@@ -224,7 +224,7 @@ def picture(
     frame,  # av.VideoFrame
     stream_ratio=1,  # width of a pixel over its height
     side: int = None,  # at most this long side (default: as it is)
-    scaler: VideoReformatter = None,  # to use again: it remembers what it prepared for a size
+    scaler: VideoReformatter = None,  # to reuse: it caches its tables for each size
 ) -> Image.Image:  # RGB, square pixels, upright
     "A decoded frame as RGB. Video that does not name its colour matrix has BT.709 from 720 lines on, else BT.601."
     width = frame.width * float(stream_ratio or 1)
@@ -411,6 +411,6 @@ def _sound_until(self: Writer, seconds: float):
 def _end(self: Writer):
     "Write what is still under way"
     if self._video is None:
-        raise FilmError(f"{self.path}: not one picture was added, so there is no film")
+        raise FilmError(f"{self.path}: no picture was added, so there is no film")
     self._sound_until(math.inf)
     self._box.mux(self._video.encode(None))

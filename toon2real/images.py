@@ -57,7 +57,7 @@ def printable(
     text,
     keep: str = "",  # control characters that stay: "\n" in a text of many lines
 ) -> str:
-    "`text` without control characters and bytes that are no UTF-8: they are spelled out"
+    "`text` with escapes in place of control characters and bytes that are not UTF-8"
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
 
 # %% ../nbs/00_images.ipynb #ck000002
@@ -66,7 +66,7 @@ def check_range(
     most: float = math.inf,
     **numbers: float,  # by name; None is passed over
 ):
-    "ValueError names the first of these numbers that lies outside"
+    "ValueError for the first of these numbers that is out of range"
     for name, number in numbers.items():
         if number is not None and not least <= number <= most:  # NaN compares with nothing
             ends = f"at least {least}" if most == math.inf else f"from {least} to {most}"
@@ -74,10 +74,10 @@ def check_range(
 
 
 def check_choice(
-    choices,  # all that there are
+    choices,  # the allowed values
     **given,  # by name
 ):
-    "ValueError names the first that is none of the choices"
+    "ValueError for the first value that is not among the choices"
     for name, value in given.items():
         if value not in choices:
             raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(str, choices))}")
@@ -87,10 +87,10 @@ def open_regular(
     path,
     most: int = MAX_BYTES,  # bytes
 ):  # a binary file
-    "Open a file for reading; OSError for what may never end (a pipe, a device) and for more than `most` bytes"
+    "Open a file for reading; OSError for a pipe or a device (they may never end) and for more than `most` bytes"
     about = os.stat(path)
     if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
-        raise OSError("it is no file but a pipe or a device")
+        raise OSError("it is a pipe or a device, not a file")
     if about.st_size > most:
         raise OSError(f"its {about.st_size:,} bytes are more than the limit of {most:,}")
     return open(path, "rb")
@@ -122,7 +122,7 @@ def _to_rgb(im: Image.Image) -> Image.Image:
 
 # %% ../nbs/00_images.ipynb #3aa354b2
 def upright(im: Image.Image) -> Image.Image:
-    "Turn the pixels as EXIF says. EXIF that cannot be read says nothing, so the image stays as stored."
+    "Rotate the pixels as EXIF says. If EXIF cannot be read, the image stays as stored."
     try:
         return ImageOps.exif_transpose(im)
     except Exception:  # Pillow raises almost anything on broken EXIF
@@ -291,7 +291,7 @@ def to_float(
 
 def to_tensor(
     image,  # PIL image, uint8 array H x W x 3 or N x H x W x 3, or a list of them of one size
-    device=None,  # where the tensor shall live
+    device=None,  # of the tensor
 ) -> "torch.Tensor":  # float32 in [-1, 1], 3 x H x W or N x 3 x H x W, contiguous
     "`to_float` of pixels of any kind. Bytes are moved to the device before they become four times as large."
     import torch
@@ -475,7 +475,7 @@ def write_atomic(path: Path, data: bytes):
 
 
 def utf8(text: str) -> bytes:
-    "Text for a file; bytes of a name that are no UTF-8 are spelled out, as JSON reads them back"
+    "Text as bytes for a file; bytes of a name that are not UTF-8 become escapes that JSON reads back"
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -499,12 +499,12 @@ def check_output(
 # %% ../nbs/00_images.ipynb #js000002
 def check_shape(
     value,  # of JSON
-    shape,  # a kind, or several; or {name: shape}, `?` behind names that may be absent, "*" for all that are not named
+    shape,  # a type, or several; or {name: shape}: `?` after a name makes it optional, "*" stands for all other names
     name: str = "it",  # what an error calls it
 ):
     "ValueError unless a value is of this shape"
     if not isinstance(value, dict if isinstance(shape, dict) else shape):
-        raise ValueError(f"{name} is {value!r}, which is of another kind")
+        raise ValueError(f"{name} is {value!r}, which has the wrong type")
     if isinstance(shape, dict):
         missing = [part for part in shape if part not in value and part[-1] not in "?*"]
         if missing:
@@ -533,7 +533,7 @@ def in_background(
     threads: int = 1,
     ahead: int = 4,  # items that may be under way before the first one's result is asked for
 ) -> Iterator:
-    "`function` of each item, in order, worked out by threads"
+    "`function` of each item, in order, computed in threads"
     pool = ThreadPoolExecutor(threads)
     waiting = deque()
     try:

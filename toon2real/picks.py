@@ -52,7 +52,7 @@ def near_pairs(
     tiny,  # uint8, n x 192: 8 x 8 RGB
     bits: int = 8,  # at most this many bits of the hashes differ
     colour: float = 0.05,  # and the colours by this on average
-    most: int = 100,  # so many pairs of a picture with preferred ones are enough, where all are alike
+    most: int = 100,  # at most this many pairs of a picture with preferred ones, in case all look alike
 ) -> pd.DataFrame:  # a row a pair: first (the preferred one), second, bits and colour (that differ); nearest first
     "All pairs of pictures that look alike"
     hashes = np.ascontiguousarray(hashes, np.uint64)
@@ -73,7 +73,7 @@ def settle(
     pairs: pd.DataFrame,  # as `near_pairs` gives them
     count: int,  # pictures
 ) -> np.ndarray:  # int: -1 for a picture that stays
-    "For each picture one that stays in its place; of several the one whose pair comes first"
+    "For each near-duplicate the picture that is kept instead; of several the one whose pair comes first"
     instead = np.full(count, -1)
     first = pairs["first"].to_numpy()
     second = pairs.second.to_numpy()
@@ -139,7 +139,7 @@ FILTERS = list(_WORDS)
 
 
 def _margins(df: pd.DataFrame, t: Thresholds) -> pd.DataFrame:
-    "Of the filters that look at each frame by itself"
+    "For each single-frame filter, how far each frame is from its threshold; below 0 it is marked"
     trim = np.where(df.duration < t.whole, 0, t.trim if t.trim >= 1 else t.trim * df.duration)
     patterns = [pattern.lower() for pattern in t.licences or ["*"]]
     allowed = [name for name in df.licence.unique() if any(fnmatchcase(name.lower(), one) for one in patterns)]
@@ -200,7 +200,7 @@ class Picks:
 
     @property
     def thresholds(self) -> Thresholds:
-        "Assigning works out all marks anew, in memory only; `picks.catalogue.thresholds = picks.thresholds` keeps them"
+        "Assigning recomputes all marks, in memory only; `picks.catalogue.thresholds = picks.thresholds` stores them"
         return self._thresholds
 
     @thresholds.setter
@@ -248,14 +248,14 @@ def _begins(df: pd.DataFrame, tiny: np.ndarray, t: Thresholds) -> pd.Series:
 
 
 def _places(df: pd.DataFrame, good: pd.Series) -> pd.Series:
-    "The place of each good frame among those of its shot, from 0, the best first"
+    "The rank of each good frame within its shot: 0 is the best"
     order = df.assign(first=df.decision != "keep")[good].sort_values(["view", "first", "rank"])
     return order.groupby("view").cumcount().reindex(df.index, fill_value=-1)
 
 
 @patch
 def _mark(self: Picks):
-    "Work out what thresholds and decisions say of every frame"
+    "Apply thresholds and decisions to every frame"
     t, df = self.thresholds, self._read
     df["view"] = _begins(df, self._tiny, t).cumsum()
     df["shot"] = df.view - df.view.groupby(df.film).transform("first")
@@ -290,7 +290,7 @@ def duplicates(self: Picks) -> pd.DataFrame:
 
 @patch
 def _settle(self: Picks, alive: np.ndarray, keep: np.ndarray) -> tuple:
-    "(row of the frame that stays in its place or -1, bits that differ) of every frame"
+    "For every frame, the row of the frame kept instead of it (or -1), and the bits that differ"
     pairs = self.duplicates()
     first = pairs["first"].to_numpy()
     second = pairs.second.to_numpy()
@@ -307,7 +307,7 @@ def _settle(self: Picks, alive: np.ndarray, keep: np.ndarray) -> tuple:
 # %% ../nbs/09_picks.ipynb #30f83b3b
 @patch
 def _chosen(self: Picks, filter: str, film, shot) -> np.ndarray:
-    "Which frames a filter stands for, bool"
+    "Which frames `select` means by a filter, bool"
     df = self.now
     groups = {"all": df.kept | True, "kept": df.kept, "rejected": ~df.kept, "by hand": df.decision != ""}
     groups |= {word: df.decision == word for word in ("keep", "reject")}
@@ -323,7 +323,7 @@ def _chosen(self: Picks, filter: str, film, shot) -> np.ndarray:
 
 @patch
 def nearness(self: Picks, filter: str = "all") -> pd.Series:
-    "How near each frame is to the threshold of a filter, in units of its default; of all filters to the nearest"
+    "Distance of each frame to a filter's threshold, in units of the default; for `all`, to the nearest threshold"
     usual = pd.Series({name: getattr(Thresholds(), name, 1) for name in FILTERS} | {"trim": 10})  # seconds
     margins = self._margins[[filter]] if filter in FILTERS else self._margins
     return (margins / usual[list(margins)]).min(axis=1).abs()
@@ -439,7 +439,7 @@ def decide(
 
 @patch
 def undo(self: Picks) -> np.ndarray:
-    "Take back the last batch of `decide`: the ids whose former decisions hold again (none if there is no such batch)"
+    "Undo the last `decide`: the ids whose earlier decisions hold again (none if there is nothing to undo)"
     if not self._undo:
         return np.array([], int)
     before = self._undo.pop()

@@ -22,19 +22,19 @@ from .images import jpeg_bytes
 # %% ../nbs/07_scores.ipynb #da79b270
 @dataclass(frozen=True)
 class Thresholds:
-    "Every number of the filters. They stay with the catalogue (`catalogue.thresholds`)"
+    "All numbers of the filters; the catalogue stores them (`catalogue.thresholds`)"
 
     trim: float = 0.04  # opening and end titles: share of a film's length at each end (from 1 on: seconds)
     whole: float = 300.0  # films shorter than this many seconds keep their ends
     dark: float = 0.15  # a mean luma below this is too dark to see (0 black, 1 white)
     flat: float = 0.04  # a contrast below this (standard deviation, of luma and of colour) is a fade or a blank card
     text: float = 0.25  # more letters in rows than this are a title or credits (1: one row of letters fills the width)
-    small: int = 64  # a picture whose short side has fewer pixels, bars cut off
+    small: int = 64  # a picture whose short side has fewer pixels is too small (bars cut off)
     duplicate: int = 8  # at most this many of the 64 bits of the perceptual hash differ between near-duplicates ...
     colour: float = 0.05  # ... and their colours by at most this on average
     cut: float = 4.0  # a frame that changes this many times more than its neighbours begins a shot
-    blend: float = 0.86  # more than this a mixture of its neighbours (1: exactly) is a dissolve or a fade
-    per_shot: int = 0  # at most so many frames of a shot, the best ones (0: any number)
+    blend: float = 0.86  # a frame that mixes its neighbours more than this (1: exactly) is in a dissolve or a fade
+    per_shot: int = 0  # keep at most this many frames of a shot, the best ones (0: any number)
     bars: float = 0.02  # black bars thinner than this share of the frame are left alone
     picked: bool = False  # only what was kept by hand goes into the set
     licences: tuple = ()  # patterns such as "CC*": only these licences go into the set (empty: any)
@@ -43,7 +43,7 @@ class Thresholds:
         numbers = {name: value for name, value in vars(self).items() if name != "licences"}
         for name, value in numbers.items():
             if not isinstance(value, (int, float)) or not abs(value) < 1e9:  # so NaN is refused
-                raise ValueError(f"{name}={value!r}: a threshold is a number of usual size")
+                raise ValueError(f"{name}={value!r}: a threshold must be a finite number below 1e9")
         if not all(isinstance(pattern, str) for pattern in self.licences):
             raise ValueError(f"licences={self.licences!r}: give patterns such as CC*")
         if self.per_shot < 0:
