@@ -134,7 +134,7 @@ def discriminators_loss(self: CycleGAN, batch: Batch, scratch: dict):
 
 @patch
 def _past(self: CycleGAN, domain: str, scratch: dict) -> torch.Tensor:
-    "What the pool returns for our fakes. Every process's pool takes the fakes of all, so that all pools are one"
+    "What the pool returns for our fakes. Every process's pool takes the fakes of all, so that all pools are equal"
     fakes = scratch[f"fake_{domain}"]
     if not self.recipe.pool:
         return fakes

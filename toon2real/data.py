@@ -67,7 +67,7 @@ def choose(
     seed: int,
     purpose: str,  # as for `random_state`
 ) -> np.ndarray:  # indices, sorted
-    "`n` of `total` indices by chance, a function of the arguments"
+    "`n` of `total` indices, drawn at random but determined by the arguments"
     check_range(0, n=n)
     return np.sort(random_state(seed, purpose).permutation(total)[:n])
 
@@ -85,7 +85,7 @@ def read_image(
     path,  # an image file
     side: int,  # pixels
 ) -> tuple[bytes, str]:  # side x side x 3 bytes; or none, and why
-    "Read one file and bring it to `side`. Never raises for its sake."
+    "Read one file and resize it to `side`. Never raises because of the file."
     try:
         return _squash(open_image(path), side).tobytes(), ""
     except ImageError as error:
@@ -119,7 +119,7 @@ class _Pile(NamedTuple):
 
     names: list[str]
     side: int  # pixels
-    label: str  # what a person calls them
+    label: str  # their name in messages
     source: str  # absolute folder, or the name of scenes
     place: Path  # of the map
     fingerprint: str
@@ -277,7 +277,7 @@ def _scenes(source: str, side: int, cache) -> _Pile:
 def _open_array(array: np.ndarray, side: int) -> Domain:
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or not len(array):
         raise DataError(
-            f"an array of {array.dtype} and shape {array.shape} is no pile of pictures: "
+            f"an array of {array.dtype} and shape {array.shape} is not a set of pictures: "
             "pass uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])"
         )
     images = array.view()
@@ -296,7 +296,7 @@ def open(
     cache=None,  # folder for the map, see `cache_folder`
     progress: bool = True,  # show a bar if it takes longer than a second
 ) -> Domain:
-    "Open a pile of pictures; files are decoded the first time only. One warning names images that cannot be read."
+    "Open a set of pictures; files are decoded the first time only. One warning names images that cannot be read."
     check_range(1, side=operator.index(side))
     if isinstance(source, Domain):
         if source.side == side:
@@ -312,7 +312,7 @@ def open(
         domain._warn_of_skipped()
     else:
         raise DataError(
-            f"{type(source).__name__} is no pile of pictures: pass a folder, "
+            f"{type(source).__name__} is not a set of pictures: pass a folder, "
             "or uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])"
         )
     domain.origin = source
@@ -350,7 +350,7 @@ def epoch_order(
     epoch: int,  # from 1
     room: tuple[int, int] = (0, 0),  # pixels to spare in each domain: side stored - side of the crop
 ) -> Order:
-    "The order and the augmentation of an epoch. Its first rows do not depend on `n`, nor so on the batch size."
+    "The order and the augmentation of an epoch. Its first rows do not depend on `n`, and so not on the batch size."
 
     def chance(purpose):
         return random_state(seed, purpose, epoch)
@@ -435,7 +435,7 @@ class Pairs:
         side: int,  # pixels of the crops; the domains may be larger (`load_side`)
         batch: int = 1,  # samples of a step, over all processes
         seed: int = 0,  # of order, crops and mirroring
-        device="cpu",  # where batches shall be
+        device="cpu",  # of the batches
         rank: int = 0,  # of this process: it takes samples rank, rank + world, ... of each batch
         world: int = 1,  # processes
     ):

@@ -37,7 +37,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 # %% ../nbs/17_engine.ipynb #7a11c0d1
 def several_cost() -> float:
-    "How many times as long all of torch's threads take for the same work as one of them; where they help, less than 1"
+    "Time that all of torch's threads take for the same work, relative to one thread; below 1 where more threads help"
     x = torch.zeros(1, 32, 64, 64)
     weight = torch.zeros(32, 32, 3, 3)
     several = torch.get_num_threads()
@@ -54,9 +54,9 @@ def several_cost() -> float:
 
 
 def settle_threads(
-    began: int = None,  # how many a training that goes on had
-) -> str:  # what there is to tell; nothing as a rule
-    "One thread where several are slower. Who sets OMP_NUM_THREADS has chosen"
+    began: int = None,  # how many threads a resumed training had
+) -> str:  # a message for the user; usually empty
+    "Use one thread where several are slower, unless OMP_NUM_THREADS is set"
     if "OMP_NUM_THREADS" in os.environ:
         return ""
     if began:
@@ -114,7 +114,7 @@ def upload(numbers: list, device: torch.device) -> torch.Tensor:
 
 
 class Captured:
-    "`System.turns` as one CUDA graph; plain for batches of another size, and for ever if it cannot be recorded"
+    "`System.turns` as one CUDA graph; plain steps for batches of another size, or if it cannot be recorded"
 
     warm_up = 3  # plain steps first
     streams = {}  # by device, for all systems: cuBLAS keeps a workspace for each stream that it has worked on
@@ -193,7 +193,7 @@ class Captured:
 # %% ../nbs/17_engine.ipynb #ffeb66f3
 @patch
 def _tried(self: Captured, step) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    "The losses of a step, and how it moves weights and stores; the state is put back"
+    "The losses of a step, and its changes to weights and stores; the state is restored afterwards"
     system = self.system
     moments = [x for player in system.players for state in player.optimizer.state.values() for x in state.values()]
     compared = {
@@ -228,7 +228,7 @@ def speed_up(
     precision: str = "auto",  # "bf16", "float32", or "auto": bf16 where the device multiplies it
     compile: str | bool = "auto",  # True: compile; "auto": where `steps` repay it; False: neither compile nor record
     steps: int = 0,  # that the training will make
-    tell=lambda text: None,  # is told of what may take minutes
+    tell=lambda text: None,  # called with a message before something that may take minutes
 ) -> System:
     "The system itself, on its device and ready for `step`, as fast as the machine allows"
     check_choice(("auto", True, False), compile=compile)
@@ -248,7 +248,7 @@ def speed_up(
 
 @patch
 def _bring_moments(self: System, device: torch.device):
-    "What the optimisers keep comes to where the weights are: a system that was trained on a processor may go on here"
+    "Move the optimisers' state to the device of the weights, for a system that was trained on another device"
     for player in self.players:
         for moments in player.optimizer.state.values():
             moments.update({name: value.to(device) for name, value in moments.items()})

@@ -139,12 +139,12 @@ def convolutions(net: nn.Module) -> list[nn.Module]:
 
 
 def raw_weight(conv: nn.Module) -> nn.Parameter:
-    "The weight that is trained: under spectral norm the one before the division. Reading it moves nothing."
+    "The trained weight: with spectral norm, the one before the division. Reading it runs no power iteration."
     return conv.parametrizations.weight.original if parametrize.is_parametrized(conv, "weight") else conv.weight
 
 # %% ../nbs/13_generator.ipynb #935e5f5c
 def read_state(
-    path,  # a .pth or .safetensors file of anybody's
+    path,  # a .pth or .safetensors file from any source
     error: type = ValueError,  # what is raised where it cannot be used
 ) -> dict[str, torch.Tensor]:
     "The tensors in a file of weights by name; nothing in it is executed"
@@ -173,7 +173,7 @@ def plain_keys(state_dict: dict) -> dict:
 
 
 def need(state: dict, *keys: str):
-    "ValueError that names what is missing of a reference's state dict"
+    "ValueError that names what a reference's state dict lacks"
     missing = ", ".join(map(repr, sorted(set(keys) - state.keys())[:3]))
     if missing:
         have = f"{', '.join(map(repr, list(state)[:3]))} ..."
@@ -287,7 +287,7 @@ class Layer:
 
     @property
     def what(self) -> tuple:
-        "All but where it is: layers that are built alike have the same"
+        "A key of everything but the position: layers that are built alike share it"
         return self.kind, self.k, self.stride, self.shape, tuple(self.before), tuple(self.after)
 
 # %% ../nbs/13_generator.ipynb #9644a8f6

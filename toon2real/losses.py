@@ -108,7 +108,7 @@ class ImagePool:
     def query(
         self,
         images: torch.Tensor,  # N x 3 x H x W fakes, N > 0
-        draws=None,  # (u, slot) for each image instead of `draw`: functions of the sample's number, say
+        draws=None,  # (u, slot) for each image instead of `draw`: for example functions of the sample's number
     ) -> torch.Tensor:  # N x 3 x H x W, detached, in memory of its own (with size 0: the input, detached)
         "Take `images` and return as many, each itself or a stored one that it replaces."
         images = images.detach()

@@ -32,14 +32,14 @@ class PatchwiseRecipe(Recipe):
     name: str = "patchwise"
     blocks: int = 6  # residual blocks of the generator; 9 from 256 px up
     norm: str = "sn+in"  # of the discriminator: "in", "sn" or "sn+in"
-    contrast: float = 0.5  # weight of the contrast between a cartoon and its translation
-    contrast_same: float = 0.0  # of the contrast between a photo and its translation
-    identity: float = 0.0  # of the mean absolute difference between a photo and its translation
+    contrast: float = 0.5  # weight of the contrastive loss between a cartoon and its translation
+    contrast_same: float = 0.0  # weight of the same loss between a photo and its translation
+    identity: float = 0.0  # weight of the mean absolute difference between a photo and its translation
     patches: int = 256  # compared in each map of features, or as many as the map has
     temperature: float = 0.07  # tau: how sharp the comparison is
     residual: bool = True  # the generator adds to the picture; False: it paints the picture anew
     upsample: str = "resize"  # how the generator enlarges: "resize" or "transposed"
-    average: float = 0.0  # share of the old in a running mean of the weights, which translates; 0 for no mean
+    average: float = 0.0  # decay of a running mean of the weights, which is used to translate; 0: no mean
 
     _tiny = dict(Recipe._tiny, blocks=3, patches=64)
 
@@ -70,7 +70,7 @@ def resized(channels: int) -> list[nn.Module]:
 
 # %% ../nbs/20_patchwise.ipynb #c17e2f25
 class PatchGenerator(Generator):
-    "G whose way in can be watched: `decode(encode(x))` is the translation"
+    "G in two parts: `encode` gives the feature maps to compare, and `decode(encode(x))` the translation"
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class PatchGenerator(Generator):
                 self.up[-1].weight.mul_(0.1)
 
     def forward(self, x, watched: bool = False):
-        "The photo; watched, it comes with the maps that it passed through"
+        "The translation; with `watched`, also the feature maps of the input"
         maps = self.encode(x)
         made = self.decode(maps)
         return (made, maps) if watched else made
@@ -120,7 +120,7 @@ def contrast(
     key: torch.Tensor,  # N x S x F: of the originals, in the same places
     temperature: float = 0.07,  # tau
 ) -> torch.Tensor:  # N losses
-    "How hard it is to tell from a place of the translation which place of the original it was, in nats"
+    "Cross-entropy, in nats, of finding for each place of the translation the same place of the original"
     query = F.normalize(query, dim=-1)
     key = F.normalize(key, dim=-1)
     logits = query @ key.transpose(1, 2) / temperature
@@ -172,7 +172,7 @@ class Patchwise(System):
         return getattr(self, self.generators[0])(c)
 
     def to_cartoon(self, r):
-        raise ValueError(f"{self.recipe.name} goes from cartoon to photo only: a CycleGAN or UNIT has the way back")
+        raise ValueError(f"{self.recipe.name} translates from cartoon to photo only: CycleGANs and UNIT do both")
 
 # %% ../nbs/20_patchwise.ipynb #58d89d27
 @patch
@@ -182,7 +182,7 @@ def step(
     r: torch.Tensor,  # photos, likewise
     index: np.ndarray = None,  # global sample numbers, as in `System.step`
 ) -> dict[str, torch.Tensor]:  # loss terms with their weights
-    "One whole optimisation step; the first begins with the weights that translate, which may have been loaded"
+    "One whole optimisation step; the first starts from the weights used to translate, which may have been loaded"
     if self.recipe.average and not self.seen:
         self.G_r.load_state_dict(self.mean_r.state_dict())
     return System.step(self, c, r, index)
@@ -190,7 +190,7 @@ def step(
 
 @patch
 def turns(self: Patchwise, batch: Batch, scratch: dict) -> dict[str, torch.Tensor]:
-    "Generator, discriminator, and the mean moves a little nearer to the generator"
+    "A step of the generator and of the discriminator, then an update of the running mean"
     terms = System.turns(self, batch, scratch)
     if self.recipe.average:
         moved = (1 - scratch["kept"]).to(batch.c)
@@ -202,7 +202,7 @@ def turns(self: Patchwise, batch: Batch, scratch: dict) -> dict[str, torch.Tenso
 # %% ../nbs/20_patchwise.ipynb #569034d7
 @patch
 def draws(self: Patchwise, batch: Batch) -> dict[str, torch.Tensor]:
-    "For each map the places of each sample, N x S; and the share of the mean that stays"
+    "The places to compare in each map, N x S; and the decay of the running mean"
     recipe, (height, width) = self.recipe, batch.c.shape[-2:]
     states = [random_state(recipe.seed, "patches", int(i)) for i in batch.index]
     drawn = {}
@@ -218,7 +218,7 @@ def draws(self: Patchwise, batch: Batch) -> dict[str, torch.Tensor]:
 # %% ../nbs/20_patchwise.ipynb #795ef8a2
 @patch
 def compared(self: Patchwise, maps: list[torch.Tensor], made: torch.Tensor, drawn: dict) -> torch.Tensor:
-    "The contrast of each of `made` with what it was made from, whose maps are given, averaged over the maps"
+    "The contrastive loss of each of `made` and its input, whose maps are given, averaged over the maps"
     losses = []
     for level, (head, key, query) in enumerate(zip(self.heads, maps, self.G_r.encode(made))):
         places = drawn[f"places_{level}"]
@@ -232,7 +232,7 @@ def compared(self: Patchwise, maps: list[torch.Tensor], made: torch.Tensor, draw
 # %% ../nbs/20_patchwise.ipynb #99f9e7d2
 @patch
 def G_loss(self: Patchwise, batch: Batch, scratch: dict):
-    "To be taken for a photo, and recognised place by place"
+    "The adversarial loss of the generator and the contrastive losses"
     recipe, c, r = self.recipe, batch.c, batch.r
     both = recipe.contrast_same or recipe.identity
     made, maps = self.G_r(torch.cat([c, r]) if both else c, watched=True)

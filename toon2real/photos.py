@@ -39,15 +39,15 @@ from .images import ImageError, check_range, open_image, printable, utf8, write_
 
 # %% ../nbs/11_photos.ipynb #3b38390a
 class PhotoError(ValueError):
-    "Something a person must know: what is wrong, and what to do. Never holds the API key."
+    "An error for the user: what is wrong, and what to do. Never contains the API key."
 
 
 class Gone(PhotoError):
-    "This address will not give a photo, however often it is asked."
+    "A permanent failure: asking this address again does not help."
 
 
 class Busy(PhotoError):
-    "A passing fault: the same request may succeed later."
+    "A temporary failure: the same request may succeed later."
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ def _flickr(host: str) -> bool:
 
 
 def _same_site(url: str, base: str) -> bool:
-    "May this address be asked? Flickr's hosts by https; for another base, exactly its scheme, host and port."
+    "May this address be requested? Flickr's hosts by https; for another base, exactly its scheme, host and port."
     try:
         asked = urlsplit(url)
         own = urlsplit(base)
@@ -137,7 +137,7 @@ class _Pool(urllib3.PoolManager):
         if "photo_unavailable" in url:
             raise Gone("deleted or made private: Flickr shows a notice in its place")
         if not _same_site(url, self.base):
-            raise Gone(f"off site, to {_bare(url)}: not asked")
+            raise Gone(f"off site, to {_bare(url)}: not followed")
         return super().urlopen(method, url, redirect, **kw)
 
 # %% ../nbs/11_photos.ipynb #594ac8ad
@@ -232,7 +232,7 @@ def get(
     limit: int,  # most bytes to accept
     parse=bytes,  # makes something of the bytes; may raise `Busy` to have them fetched again
 ):  # what `parse` returns
-    "Fetch and parse, again after passing faults. `Gone`: never ask again. `Busy`: all tries failed."
+    "Fetch and parse; retry after temporary failures. `Gone`: do not ask again. `Busy`: all tries failed."
     for tries in range(self.tries):
         self._turn()
         try:
@@ -298,7 +298,7 @@ class Flickr:
             )
         if not re.fullmatch(r"[\w-]{16,}", key, re.A):
             raise PhotoError(
-                f"the Flickr API key has {len(key)} characters and an odd form: copy it again (FLICKR_API_KEY)"
+                f"the Flickr API key is malformed (it has {len(key)} characters): copy it again (FLICKR_API_KEY)"
             )
         self._key = key
         self.web = Web(base, rate, **web)
@@ -307,7 +307,7 @@ class Flickr:
         return f"Flickr(base={self.web.base!r}, rate={self.web.rate})"
 
     def call(self, method: str, **args) -> dict:
-        "One call, such as `flickr.photos.search`. `PhotoError`: refused. `Busy`: not to be had now."
+        "One call, such as `flickr.photos.search`. `PhotoError`: refused. `Busy`: unavailable now."
         query = {"method": method, "api_key": self._key, "format": "json", "nojsoncallback": 1, **args}
         return self.web.get(f"{self.web.base}?{urlencode(query)}", 32 << 20, self._parse)
 
@@ -498,7 +498,7 @@ _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
 
 
 class _Broken(Busy):
-    "What came is no whole image"
+    "The download is not a complete image"
 
 
 def _decode(data: bytes) -> tuple[bytes, Image.Image, str]:
@@ -512,7 +512,7 @@ def _decode(data: bytes) -> tuple[bytes, Image.Image, str]:
 
 
 def _fetch(album: _Album, web: Web, photo: Photo, side: int) -> tuple[str, str]:
-    "Fetch and keep one photo, or not: (state, reason). `Busy` only if the site asks for a rest."
+    "Fetch and keep one photo, or not: (state, reason). `Busy` only if the site asks to wait."
     if photo.reason:
         return "skipped", photo.reason
     try:
@@ -532,7 +532,7 @@ def _fetch(album: _Album, web: Web, photo: Photo, side: int) -> tuple[str, str]:
 def download(
     tags=PAPER_TAGS,  # one tag or several
     folder="photos",  # gets the images and manifest.csv
-    n: int = 1000,  # go on until the folder holds so many, training and validation together
+    n: int = 1000,  # stop when the folder holds this many, training and validation together
     side: int = 256,  # pixels of the short side, at least; the smallest size that has them is fetched
     licences="open",  # "open", "research", "cc", or names: see `choose_licences`
     flickr: Flickr | None = None,  # default: Flickr() with the key from FLICKR_API_KEY
@@ -594,12 +594,12 @@ def photos_command(
     Args:
         folder: where the images and their manifest go
         tags: Flickr tags; each gets its share
-        n: go on until the folder holds so many, training and validation together (7,000 are 5,000 and 2,000)
+        n: stop when the folder holds this many, training and validation together (7,000 are 5,000 and 2,000)
         side: pixels of the short side, at least
         licences: open, research (adds non-commercial), cc (adds no-derivatives), or names such as "CC BY"
         rate: requests a second; Flickr asks for fewer than 3,600 queries an hour
         progress: show a progress bar
-        base: another server that speaks Flickr's interface
+        base: another server with Flickr's interface
     """
     try:
         print(printable(download(tags, folder, n, side, licences, Flickr(base=base, rate=rate), progress), "\n"))

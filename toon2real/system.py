@@ -39,7 +39,7 @@ def _kinds(cls: type) -> dict:
 
 @dataclass(frozen=True)
 class Recipe:
-    "Every number of a training, and nothing else"
+    "All hyperparameters of a training, and nothing else"
 
     name: str = "recipe"  # what tables and figures call it
     seed: int = 0  # the root of every random choice
@@ -58,7 +58,7 @@ class Recipe:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, (int, float)) and not abs(value) < 2**63:  # so NaN is refused
-                self.refuse(field.name, "it must be a number of usual size")
+                self.refuse(field.name, "it must be a finite number of ordinary size")
         self.at_least(1, "side", "batch", "width", "epochs")
         self.at_least(0, "decay_epochs")
         if self.side % 4:
@@ -161,7 +161,7 @@ def linear_decay(
 # %% ../nbs/16_system.ipynb #2967a386
 @dataclass
 class Player:
-    "One who moves in a turn"
+    "Networks that are trained together: their loss and their optimiser. Players take turns in a step"
 
     name: str
     parameters: list[nn.Parameter]
@@ -217,7 +217,7 @@ def join(device: torch.device) -> torch.device:
 
 
 def _leave():
-    "Let go of the other processes, where nobody has yet"
+    "Leave the group of processes, unless that was done already"
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -251,7 +251,7 @@ def gathered(x: torch.Tensor) -> torch.Tensor:
 
 # %% ../nbs/16_system.ipynb #09e1dd23
 def anywhere(so: bool) -> bool:
-    "Is it so in any of the processes? Each waits for the answers of all"
+    "Whether this is true in any process; each process must call this and waits for all"
     if ranks()[1] == 1:
         return so
     answer = torch.tensor(float(so))
@@ -260,7 +260,7 @@ def anywhere(so: bool) -> bool:
 
 
 def by_the_first(work: Callable[[], None]):
-    "The first process does it, the others wait; where it fails, all fail"
+    "Run this in the first process while the others wait; if it fails, all fail"
     problem = None
     if ranks()[0] == 0:
         try:
@@ -278,7 +278,7 @@ class System(nn.Module):
     to_photo_modules: tuple[str, ...] = ()  # those of them that `to_photo` needs
     two_way: bool = True  # is there a `to_cartoon`?
 
-    drawn_ahead: bool = False  # is `draws` all that chance decides? Then the step can become a CUDA graph
+    drawn_ahead: bool = False  # does `draws` make all random numbers of a step? Then the step can become a CUDA graph
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -287,11 +287,11 @@ class System(nn.Module):
 
     @cached_property
     def players(self) -> list[Player]:
-        "Who moves, in order. Made when first asked for: translation needs no optimisers, which take a second to load"
+        "The players in the order of their turns. Made on first use: translation needs no optimisers, which load slowly"
         raise TypeError(f"{type(self).__name__} does not define players")
 
     def player(self, name: str, nets: list[nn.Module], loss: Callable, **adam) -> Player:
-        "Who moves these networks by Adam at the recipe's rate; parameters that two of them share count once"
+        "A player that trains these networks with Adam at the recipe's rate; parameters that two share count once"
         parameters = list(nn.ModuleList(nets).parameters())
         optimizer = torch.optim.Adam(parameters, self.recipe.lr, self.recipe.betas, fused=True, **adam)
         return Player(name, parameters, optimizer, loss)
@@ -326,7 +326,7 @@ class System(nn.Module):
         return torch.autocast(next(self.parameters()).device.type, torch.bfloat16)
 
     def draws(self, batch: Batch) -> dict[str, torch.Tensor]:
-        "What chance decides in a step, on the device: a function of the sample numbers, never of pixels"
+        "The random numbers of a step, on the device: a function of the sample numbers, never of pixels"
         return {}
 
     def extra_state(self) -> dict[str, torch.Tensor]:
@@ -334,7 +334,7 @@ class System(nn.Module):
         return {}
 
     def stores(self) -> list[torch.Tensor]:
-        "Those of them that a step changes where they are, on the device"
+        "Tensors of `extra_state` on the device that a step changes in place"
         return []
 
     def load_extra_state(self, state: dict[str, torch.Tensor]):
@@ -361,7 +361,7 @@ def step(
 
 @patch
 def turns(self: System, batch: Batch, scratch: dict) -> dict[str, torch.Tensor]:
-    "Every player's loss, gradient and move"
+    "The loss, gradient and optimiser step of every player"
     terms = {}
     for player in self.players:
         player.optimizer.zero_grad(set_to_none=True)
@@ -392,7 +392,7 @@ def prefixed(prefix: str, tensors: dict) -> dict:
 
 
 def below(prefix: str, tensors: dict) -> dict:
-    "Those whose names begin with `prefix`, without it"
+    "The entries whose names begin with `prefix`, with the prefix removed"
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 

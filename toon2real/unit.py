@@ -45,7 +45,7 @@ class UNITRecipe(Recipe):
     epochs: int = 200
     decay_epochs: int = 0
     blocks: int = 4  # residual blocks of an encoder, and of a decoder
-    shared_blocks: int = 0  # 1: the encoders end and the decoders begin with one in common (2017 paper); 0: 2018 code
+    shared_blocks: int = 0  # 1: encoders share their last block, decoders their first (2017 paper); 0: 2018 code
     gan: float = 1.0  # weight of the adversarial loss
     reconstruction: float = 10.0  # of the reconstruction within a domain
     kl: float = 0.01  # of the codes' mean square
@@ -221,7 +221,7 @@ class UNIT(System):
         ]
 
     def _seed(self, name: str) -> int:
-        "By the networks' own way to draw, as the shipped weights were begun"
+        "The seed that `seeded` makes of the name, as for the shipped weights"
         return seeded(self.recipe.seed, name).initial_seed()
 
     def to_photo(self, c):
