@@ -233,6 +233,13 @@ def _judged(judged: dict | None) -> str:
     return "{metric} {value:.4g} (best {best:.4g}, epoch {best_epoch})".format(**judged) if judged else ""
 
 # %% ../nbs/27_progress.ipynb #5760d463
+def _beside_the_bar(status: dict) -> str:
+    "Epoch, last evaluation and smoothed losses, in this order: a narrow terminal cuts off the end"
+    losses = " ".join(f"{name} {value:.3f}" for name, value in status["losses"].items())
+    parts = [f"epoch {status['epoch']}/{status['until']}", _judged(status["judged"]), losses]
+    return "  ".join(filter(None, parts))
+
+
 class _Bar(Callback):
     "A line in a terminal, or every half minute in a log"
 
@@ -247,11 +254,8 @@ class _Bar(Callback):
         )
 
     def losses(self, trainer):
-        status = trainer.status()
-        losses = " ".join(f"{name} {value:.3f}" for name, value in status["losses"].items())
-        text = f"epoch {status['epoch']}/{status['until']}  smoothed: {losses}  {_judged(status['judged'])}"
         with suppress(OSError):  # the terminal was closed
-            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.set_postfix_str(_beside_the_bar(trainer.status()), refresh=False)
             self.bar.update(trainer.step * trainer.recipe.batch - self.bar.n)
 
     def end(self, trainer):
