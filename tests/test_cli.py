@@ -71,7 +71,7 @@ def test_judge_compare_report(folders, tmp_path, capsys):
     )
     out = said(capsys)[0]
     assert "N = 6 images in every set" in out and "| untranslated input |" in out
-    assert re.findall("note: .*", out) == ["note: The floor is of other held-out photographs."]
+    assert re.findall("note: .*", out) == ["note: The floor is of other photographs."]
     assert sorted(p.name for p in (tmp_path / "table").iterdir()) == [
         "about.json",
         "history.csv",

@@ -139,7 +139,7 @@ def test_seeds_and_tables(whole, tmp_path):
         *(f"{s}, seed {k}, best = last" for s in ("Cartoon-to-real", "toon2real") for k in (1, 2)),
     ]
     assert (
-        t.attrs["notes"] == ["The floor is of other held-out photographs."]
+        t.attrs["notes"] == ["The floor is of other photographs."]
         and (t.pairs.dropna() == 5).all()
         and t.attrs["n"] == 6
     )

@@ -415,7 +415,7 @@ def test_the_floor_is_of_training_photographs_where_they_are_needed(runs, tmp_pa
     data = runs[0].about["data"]
     gone = copy_of(runs[0], tmp_path / "gone", data=data | {"photo": data["photo"] | {"source": "/nowhere"}})
     terms = compare(gone, reps=0).table.attrs
-    assert terms["n"] == 4 and terms["notes"][-1] == "The floor is of other held-out photographs."
+    assert terms["n"] == 4 and terms["notes"][-1] == "The floor is of other photographs."
     assert "its best epoch was chosen by another judge" in terms["notes"][-2]
 
 

@@ -6,8 +6,8 @@ Docs: https://toon2real.github.io/toon2real/experiment.html.md"""
 
 # %% auto #0
 __all__ = ['TITLES', 'COLOURS', 'PAPER', 'HIGHER', 'COUNTS', 'DOMAINS', 'FRECHET', 'table1', 'train_all', 'prepare', 'held_out',
-           'validation', 'judge_run', 'colour', 'Group', 'Comparison', 'compare', 'Pictures', 'rounded', 'number',
-           'printed', 'markdown', 'latex', 'check_results', 'write_results', 'permutation_p', 'over_seeds',
+           'validation', 'spare_photos', 'judge_run', 'colour', 'Group', 'Comparison', 'compare', 'Pictures', 'rounded',
+           'number', 'printed', 'markdown', 'latex', 'check_results', 'write_results', 'permutation_p', 'over_seeds',
            'against_truth']
 
 # %% ../nbs/29_experiment.ipynb #3b842323
@@ -105,6 +105,11 @@ def validation(
     "The held-out pictures of a run; of a run without any, its training pictures"
     return _pictures(run, "cartoon", cartoon), _pictures(run, "photo", photo)
 
+
+def spare_photos(run: Run, photo=None) -> str | None:
+    "The run's training photographs, for the floor; None where the run is judged on them"
+    return run.about["data"]["photo"]["source"] if held_out(run) or photo is not None else None
+
 # %% ../nbs/29_experiment.ipynb #bd43326f
 def _on_scenes(run: Run) -> bool:
     "Are its held-out pictures embedded scenes? Another processor draws those alike, but not to the last bit"
@@ -146,7 +151,7 @@ def judge_run(
     if not run.weight_epochs:
         raise RunError(f"{run.path} holds no weights yet: train it first")
     cartoons, photos = validation(run, cartoon, photo)
-    spare = run.about["data"]["photo"]["source"]
+    spare = spare_photos(run, photo)
     extractor = best_extractor(extractor)
     judge = judge_of(cartoons, photos, spare, n, seed=seed, extractor=extractor, progress=progress)
     with run.locked():
@@ -290,8 +295,9 @@ class Comparison:
     def judge(self) -> Judge:
         "Who judges all rows of the table"
         first = self.runs[0].about
+        spare = spare_photos(self.runs[0], self.photo)
         terms = {"seed": self.seed, "reps": self.reps, "extractor": self.extractor, "progress": self.progress}
-        judge = judge_of(*self._pictures, first["data"]["photo"]["source"], self.n, **terms)
+        judge = judge_of(*self._pictures, spare, self.n, **terms)
         if self._scenes and "judge" in first:
             judge.images = first["judge"]["images"]  # another processor draws the same scenes, but not to the last bit
         return judge

@@ -219,7 +219,7 @@ class Judge:
         shuffled = np.random.default_rng(seed).permutation(len(target))
         self.photos = np.sort(shuffled[: self.n])  # the photographs that they are held against
         if others is None:
-            self.floor_of = "other held-out photographs"
+            self.floor_of = "other photographs"
             rest = target.take(np.sort(shuffled[self.n : 2 * self.n]))
         else:
             self.floor_of = "training photographs"
