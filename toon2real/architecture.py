@@ -81,16 +81,10 @@ class PaperFigure(Figure):
         super().savefig(*args, **kwargs)
 
     def _repr_mimebundle_(self, **kwargs):
-        "A JPEG where there are pictures, else a PNG of few colours"
-        drawn = io.BytesIO()
-        small = io.BytesIO()
-        self.savefig(drawn, format="png", dpi=96)
-        image = Image.open(drawn).convert("RGB")
-        if any(ax.images for ax in self.axes):
-            return {"image/jpeg": base64.b64encode(jpeg_bytes(image, 80)).decode()}
-        few = image.quantize(96, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(small, "PNG", optimize=True)
-        return {"image/png": base64.b64encode(small.getvalue()).decode()}
+        "A JPEG"
+        png = io.BytesIO()
+        self.savefig(png, format="png", dpi=96)
+        return {"image/jpeg": base64.b64encode(jpeg_bytes(Image.open(png), 75)).decode()}
 
     def note(self, text: str):
         "What the figure is made of, in small print below it"
@@ -130,9 +124,14 @@ class Row:
     @cached_property
     def units(self) -> list[tuple]:
         "(layers, times): a single layer, or a residual block that comes several times in a row"
-        units = [list(unit) for _, unit in groupby(self.layers, key=lambda layer: layer.block or layer.name)]
-        runs = groupby(units, key=lambda unit: unit[0].block and [layer.what for layer in unit] or unit[0].name)
-        return [(next(alike), 1 + len(list(alike))) for _, alike in runs]
+        units = []
+        for _, unit in groupby(self.layers, key=lambda layer: layer.block or layer.name):
+            unit = list(unit)
+            if unit[0].block and units and [layer.what for layer in unit] == [layer.what for layer in units[-1][0]]:
+                units[-1] = units[-1][0], units[-1][1] + 1
+            else:
+                units.append((unit, 1))
+        return units
 
     @property
     def columns(self) -> int:
@@ -200,26 +199,22 @@ def _heading(net: nn.Module, name: str, rows: list[Row]) -> str:
     return heading
 
 # %% ../nbs/30_architecture.ipynb #95d681c3
-_FACES = (
-    "000 100 110 010",
-    "010 110 111 011",
-    "100 101 111 110",
-)  # corners of front, top, flank: along width, height, depth
-
-
 def _slab(ax: Axes, x: float, y: float, shape: tuple, side: int, colour: str) -> tuple[float, float, float]:
     "An oblique box around (x, y): left, right and top of its outline"
-    height = 0.95 * math.sqrt(max(shape[1:]) / side)
+    height = 0.95 * math.sqrt(shape[1] / side)
     width = 0.05 + 0.25 * math.sqrt(shape[0] / 512)
     depth = 0.16 * height
     left = x - (width + depth) / 2
     bottom = y - (height + depth) / 2
+    right = left + width
+    top = bottom + height
+    front = [(left, bottom), (right, bottom), (right, top), (left, top)]
+    lid = [(left, top), (right, top), (right + depth, top + depth), (left + depth, top + depth)]
+    flank = [(right, bottom), (right + depth, bottom + depth), (right + depth, top + depth), (right, top)]
     rgb = np.array(to_rgb(colour))
-    edges = [(width, 0), (0, height), (depth, depth)]
-    for face, shade in zip(_FACES, (rgb, rgb + (1 - rgb) * 0.4, rgb * 0.86)):
-        corners = np.array([list(map(int, corner)) for corner in face.split()]) @ edges + (left, bottom)
+    for corners, shade in ((front, rgb), (lid, rgb + (1 - rgb) * 0.4), (flank, rgb * 0.86)):
         ax.add_patch(Polygon(corners, facecolor=shade, edgecolor=INK, linewidth=0.5, joinstyle="round"))
-    return left, left + width + depth, bottom + height + depth
+    return left, right + depth, top + depth
 
 
 def _colour_of(layer: Layer) -> str:

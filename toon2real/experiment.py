@@ -219,7 +219,8 @@ def _grouped(runs: list[Run]) -> list[Group]:
     by_recipe = {}
     for run in sorted(runs, key=lambda run: (run.recipe.seed, run.name)):
         by_recipe.setdefault(run.recipe.replace(seed=0), []).append(run)
-    order = sorted(by_recipe, key=lambda recipe: ([*TITLES, recipe.name].index(recipe.name), recipe.name))
+    place = {name: i for i, name in enumerate(TITLES)}
+    order = sorted(by_recipe, key=lambda recipe: (place.get(recipe.name, len(place)), recipe.name))
     names = [TITLES.get(recipe.name, recipe.name) for recipe in order]
     titles = _told_apart(names, [f" ({printable(by_recipe[recipe][0].path)})" for recipe in order])
     groups = []

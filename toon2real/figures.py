@@ -271,17 +271,19 @@ def _in_words(group: Group, values: pd.DataFrame, metric: str) -> tuple[str, str
     "For the legend, best and last value; for the small print, roughness and how far the last lies from the best"
     best, epoch = _bests(values, metric)
     last = values.ffill().iloc[-1]
-    title, (lowest, end) = group.title, (number({metric: each.mean()}, metric) for each in (best, last))
+    best_text = number({metric: best.mean()}, metric)
+    last_text = number({metric: last.mean()}, metric)
     if len(best) > 1:
-        title = f"{title} ({len(best)} seeds)"
-        lowest = f"{lowest} ± {best.std():.2g}"
-        end = f"{end} ± {last.std():.2g}"
+        legend = (
+            f"{group.title} ({len(best)} seeds): best {best_text} ± {best.std():.2g}, "
+            f"last {last_text} ± {last.std():.2g}"
+        )
     else:
-        lowest += f" at epoch {epoch.item()}"
+        legend = f"{group.title}: best {best_text} at epoch {epoch.item()}, last {last_text}"
     rough = [roughness(values[run]) for run in values if values[run].count() > 1]
-    smooth = rounded(np.mean(rough)) if rough else "unknown"
+    mean_roughness = rounded(np.mean(rough)) if rough else "unknown"
     rise = rounded((last - best).abs().mean())
-    return f"{title}: best {lowest}, last {end}", f"{group.title} {smooth} and {rise}"
+    return legend, f"{group.title} {mean_roughness} and {rise}"
 
 # %% ../nbs/31_figures.ipynb #d27cff32
 def _plot(cmp: Comparison, across: str, up: str) -> tuple[Figure, Axes]:
@@ -339,10 +341,11 @@ def curves(
 # %% ../nbs/31_figures.ipynb #8cf483d4
 def _draw_path(ax: Axes, colour: str, path: pd.DataFrame, mark: str):
     "The evaluations of a run, (x, y, score) each, joined; large: the last, ring: the best"
-    (x, y, _), (best_x, best_y, _) = path.iloc[-1], path.loc[path.iloc[:, 2].idxmin()]
-    ax.plot(path.iloc[:, 0], path.iloc[:, 1], color=colour, linewidth=0.9, marker=mark, markersize=2.2, alpha=0.8)
-    ax.plot(x, y, mark, markersize=5.5, color=colour)
-    ax.plot(best_x, best_y, "o", color=colour, markersize=9, markerfacecolor="none", markeredgewidth=1.1)
+    x, y, score = path.to_numpy().T
+    best = score.argmin()
+    ax.plot(x, y, color=colour, linewidth=0.9, marker=mark, markersize=2.2, alpha=0.8)
+    ax.plot(x[-1], y[-1], mark, markersize=5.5, color=colour)
+    ax.plot(x[best], y[best], "o", color=colour, markersize=9, markerfacecolor="none", markeredgewidth=1.1)
 
 
 def _draw_equal_scores(ax: Axes):
