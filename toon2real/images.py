@@ -418,7 +418,7 @@ def grid(
 # %% ../nbs/00_images.ipynb #a28fc56c
 def jpeg_bytes(im, quality: int = 88) -> bytes:
     "One image of any kind as JPEG with full colour resolution (no chroma subsampling: outlines of cartoons stay clean)"
-    return _encoded(im, "JPEG", quality=quality, subsampling=0, optimize=True)
+    return _encoded(im, "JPEG", quality=quality, subsampling=0)
 
 
 def png_bytes(im) -> bytes:

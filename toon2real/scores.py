@@ -237,17 +237,18 @@ def look(
 ) -> dict:  # luma, contrast, sharp, text (floats), hash (int), top, bottom, left, right (shares), tiny, thumb (bytes)
     "Every score of one picture; `tiny` is 8 x 8 RGB, `thumb` a JPEG"
     im = _at_most(im, LONG)
-    luma = page = np.asarray(im.convert("L"))
+    grey = im.convert("L")
+    luma = page = np.asarray(grey)
     if enlarge and max(im.size) < LONG:
         size = [round(side * LONG / max(im.size)) for side in im.size]
-        page = np.asarray(im.convert("L").resize(size, Image.Resampling.BICUBIC))
+        page = np.asarray(grey.resize(size, Image.Resampling.BICUBIC))
     top, bottom, left, right = black_bars(luma)
     return {
         "luma": float(luma.mean() / 255),
         "contrast": float(luma.std() / 255),
         "sharp": _steps(luma),
         "text": text_score(page),
-        "hash": phash(im),
+        "hash": phash(grey),
         **{"top": top, "bottom": bottom, "left": left, "right": right},
         "tiny": im.resize((8, 8), Image.Resampling.BOX).tobytes(),
         "thumb": jpeg_bytes(im, 80),
