@@ -30,7 +30,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .films import FILM_SUFFIXES, FilmError, decode, open_film, picture, timecode
-from .images import IMAGE_SUFFIXES, ImageError, in_background, open_image, tell_unreadable, walk
+from .images import IMAGE_SUFFIXES, ImageError, in_background, list_images, open_image
 from .scores import LONG, NEIGHBOURS, REACH, THUMB, TILE, Thresholds, blend, cuts, look
 
 # %% ../nbs/08_catalogue.ipynb #ace6a172
@@ -204,24 +204,17 @@ def _files(source: Path, notes: list) -> list[Path]:
     "The films and images that a source stands for"
     if source.is_file():
         return [source]
-    if not source.is_dir():
+    if not source.exists():
         raise CurateError(f"{source}: no such file or folder: check the path")
-    before = len(notes)
-    found = []
-    paths = list(walk(source, lambda name, what: notes.append(_note(name, "broken", what))))
-    tell_unreadable(source, paths)
-    for path in paths:
-        if path.suffix.lower() in FILM_SUFFIXES | IMAGE_SUFFIXES:
-            if odd := _odd(path):
-                notes.append(_note(path, "broken", odd))
-            else:
-                found.append(path)
-    if not found and len(notes) == before:
-        raise CurateError(
-            f"{source}: no films and no images here or below: films are known by {' '.join(sorted(FILM_SUFFIXES))}; "
-            "name a film with another suffix itself"
-        )
-    return found
+    skipped = []
+    try:
+        paths = list_images(source, FILM_SUFFIXES | IMAGE_SUFFIXES, skipped)
+    except ImageError as e:
+        raise CurateError(f"{e} (a film with another suffix can be named itself)") from e
+    odd = {path: what for path in paths if (what := _odd(path))}
+    notes += [(str(folder), "broken", what) for folder, what in skipped]
+    notes += [_note(path, "broken", what) for path, what in odd.items()]
+    return [path for path in paths if path not in odd]
 
 # %% ../nbs/08_catalogue.ipynb #70c0a9f8
 def _group_name(path: Path, line: dict, group: str | None) -> str:
@@ -397,8 +390,7 @@ class Catalogue:
     @thresholds.setter
     def thresholds(self, thresholds: Thresholds):
         with self.db:
-            numbers = json.dumps(asdict(thresholds))
-            self.db.execute("INSERT OR REPLACE INTO about VALUES('thresholds', ?)", (numbers,))
+            self.db.execute("INSERT OR REPLACE INTO about VALUES('thresholds', ?)", (json.dumps(asdict(thresholds)),))
 
 # %% ../nbs/08_catalogue.ipynb #a1f81839
 _CREDIT = ["licence", "author", "link"]
@@ -407,8 +399,8 @@ _CREDIT = ["licence", "author", "link"]
 @patch
 def _columns(self: Catalogue, table: str, *others: str) -> list[str]:
     "The columns of a table but for `others`, quoted for a query: `left` and `right` are words of SQL"
-    names = [row["name"] for row in self.db.execute(f"PRAGMA table_info({table})")]
-    return [f'"{name}"' for name in names if name not in others]
+    columns = self.db.execute(f"PRAGMA table_info({table})")
+    return [f'"{column["name"]}"' for column in columns if column["name"] not in others]
 
 
 @patch
@@ -464,8 +456,7 @@ def _film_to_read(self: Catalogue, path: Path, new: dict, notes: list):
         notes.append(_note(path, "known", f"the same film as {known['path']}"))
         return None
     with self.db:
-        query = "UPDATE films SET path='' WHERE path=? AND content!=? AND kind='film'"
-        self.db.execute(query, (str(path), content))
+        self.db.execute("UPDATE films SET path='' WHERE path=? AND content!=? AND kind='film'", (str(path), content))
     film = self._put_film(content, known, new, kind="film", path=str(path), name=path.name)
     if film["every"] != new["every"]:
         sampled = f"stays sampled every {film['every']:g} s: `forget` it first to sample it another way"
@@ -479,8 +470,7 @@ def _film_to_read(self: Catalogue, path: Path, new: dict, notes: list):
 def _read_so_far(self: Catalogue, film: int) -> tuple:
     "Time stamps of the last frame that was read, and of one some seconds before it; None where there is none"
     after, last = self.db.execute("SELECT max(pts), max(time) FROM frames WHERE film=?", (film,)).fetchone()
-    start = self._one("SELECT max(pts) FROM frames WHERE film=? AND time < ?", film, (last or 0) - 3)
-    return after, start
+    return after, self._one("SELECT max(pts) FROM frames WHERE film=? AND time < ?", film, (last or 0) - 3)
 
 
 @patch
@@ -597,8 +587,7 @@ def add(
         lines = {path: lines[path] for path in _share(lines, shard)}
         stills += self._stills_to_read(folder, name, lines, facts, notes)
     size = sum(map(os.path.getsize, [*(film["path"] for film in films), *(path for path, _ in stills)]))
-    units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-    with tqdm(total=size, desc="reading", disable=not progress, **units) as bar:
+    with tqdm(total=size, desc="reading", disable=not progress, unit="B", unit_scale=True, unit_divisor=1024) as bar:
         for film in films:
             self._read_film(film, bar, notes)
         self._read_stills(stills, bar, notes)

@@ -86,8 +86,8 @@ def contact_sheet(
     "Frames on one sheet, as they would be exported"
     if not len(frames):
         raise CurateError("no frames to show: choose others")
-    images = self.picks().crops(frames.index, size)
-    return grid(images, cols, captions=[caption(row) for row in frames.itertuples()])
+    captions = [caption(row) for row in frames.itertuples()]
+    return grid(self.picks().crops(frames.index, size), cols, captions=captions)
 
 # %% ../nbs/10_curate.ipynb #6a0d4e79
 def _draw(seed: int, key: str) -> float:
@@ -281,7 +281,7 @@ def _manifest_of(df: pd.DataFrame) -> pd.DataFrame:
     "One line a picture: where it comes from, who made it, under which licence, and its scores"
     source = df.source.where(df.kind == "film", df.source + "/" + df.name)
     scores = [_scores(row) for row in df.itertuples()]
-    return df.assign(source=source, scores=scores).reset_index()[list(MANIFEST_COLUMNS)]
+    return df.assign(source=source, scores=scores)[list(MANIFEST_COLUMNS)].reset_index(drop=True)
 
 # %% ../nbs/10_curate.ipynb #c0e8c261
 def static_page(
@@ -524,8 +524,10 @@ class Curation:
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"interrupted; {cat!r} so far: the same command goes on") from None
             except sqlite3.Error as e:
-                remedy = "free some space or check the permissions, then give the same command again"
-                raise CurateError(f"{cat.path}: cannot be written ({e}): {remedy}") from e
+                raise CurateError(
+                    f"{cat.path}: cannot be written ({e}): "
+                    "free some space or check the permissions, then give the same command again"
+                ) from e
 
 # %% ../nbs/10_curate.ipynb #5967aec8
 @patch

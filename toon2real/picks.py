@@ -112,13 +112,13 @@ def _without_bars(df: pd.DataFrame, thinnest: float) -> pd.DataFrame:
     area = tall * wide
     mean = df.luma / area
     spread = np.sqrt(((df.contrast**2 + df.luma**2) / area - mean**2).clip(lower=0))
-    left = {
-        "letterbox": bars.any(1),
-        "short": np.minimum(df.width * wide, df.height * tall).round(),
-        "luma": mean.clip(upper=1),
-        "contrast": np.maximum(spread, df.colours),
-    }
-    return df.assign(**dict(zip(_SIDES, bars.T)), **left)
+    return df.assign(
+        **dict(zip(_SIDES, bars.T)),
+        letterbox=bars.any(1),
+        short=np.minimum(df.width * wide, df.height * tall).round(),
+        luma=mean.clip(upper=1),
+        contrast=np.maximum(spread, df.colours),
+    )
 
 # %% ../nbs/09_picks.ipynb #15b22ddf
 DONE = {True: "kept", False: "rejected", None: "left to the filters"}  # what a decision does to a frame
@@ -220,8 +220,8 @@ _SAME = 10  # of 255 levels: less change of most of a picture is a title that ca
 
 def _dissolved(mixed: np.ndarray, tiny: np.ndarray) -> np.ndarray:
     "Which frames follow a dissolve: most of the picture is another one than before the mixtures"
-    rows = np.arange(len(mixed))
-    unmixed = np.maximum.accumulate(np.where(mixed, -1, rows))  # the last row up to each that is no mixture
+    rows = np.where(mixed, -1, np.arange(len(mixed)))
+    unmixed = np.maximum.accumulate(rows)  # the last row up to each that is no mixture
     after = np.flatnonzero(mixed[:-1] & ~mixed[1:]) + 1
     change = np.abs(tiny[after].astype(np.int16) - tiny[unmixed[after - 1]])
     found = np.zeros(len(mixed), bool)
