@@ -80,7 +80,7 @@ def _plan(recipes: Iterable[Recipe], out: Path, seeds: Iterable[int] = None) -> 
 
 
 def _trainer(recipe: Recipe, cartoon, photo, path: Path, **options) -> Trainer | None:
-    "Who begins the run or goes on with it; None where it is complete"
+    "A trainer that begins or resumes the run; None if it is complete"
     if not (path / "run.json").exists():
         return Trainer(recipe, cartoon, photo, run=path, **options)
     run = Run(path)
@@ -119,7 +119,7 @@ def _on_scenes(run: Run) -> bool:
 def _pictures(run: Run, kind: str, given=None) -> np.ndarray:
     "One domain; RunError where it cannot be read or has changed"
     if "data" not in run.about:
-        raise RunError(f"{run.path / 'run.json'} lacks data: bring back a copy of it")
+        raise RunError(f"{run.path / 'run.json'} lacks data: restore it from a copy")
     recorded = run.about["data"].get(f"val_{kind}") or run.about["data"][kind]
     source = recorded["source"] if given is None else given
     others = f"give others by --{kind} FOLDER (in Python {kind}=)"
@@ -399,7 +399,7 @@ def translations(
     run: Run,
     n: int,  # of `pictures(n)`
 ) -> np.ndarray:  # uint8 N x H x W x 3
-    "What a run makes of the cartoons of `pictures(n)`, at its best epoch, or the last where nobody has judged"
+    "What a run makes of the cartoons of `pictures(n)`, at its best epoch, or the last if it was never judged"
     if (run.path, n) not in self._kept:
         system = _system(run, next(iter(self.epochs(run).values())))
         self._kept[run.path, n] = translate_all(system, self.pictures(n).cartoons)
@@ -420,11 +420,11 @@ def row_epochs(self: Comparison) -> dict[str, tuple[Run, str, int]]:
 
 @patch
 def _facts(self: Comparison, run: Run, which: str, epoch: int) -> dict:
-    "What a row says beside its metrics"
+    "The columns of a row beside its metrics"
     history = run.history[run.history.epoch <= epoch]
     if history.empty or not {"pairs", "seconds"} <= set(history):
         raise RunError(
-            f"{run.path / 'history.csv'} has no pairs and seconds up to epoch {epoch}: bring back a copy of it"
+            f"{run.path / 'history.csv'} has no pairs and seconds up to epoch {epoch}: restore it from a copy"
         )
     return {
         "system": run.recipe.name,
@@ -612,7 +612,7 @@ _RESULTS = {  # file -> words near its beginning
 def check_results(
     out: Path,  # a folder
 ):
-    "`WriteError` where `write_results` would replace what is none of its results"
+    "`WriteError` if `write_results` would replace something that is not one of its results"
     for name, mark in _RESULTS.items():
         check_output(Path(out) / name, Path(name).suffix, mark)
 
@@ -639,7 +639,7 @@ def write_results(
 
 # %% ../nbs/29_experiment.ipynb #53626bb6
 def _without_paths(run: Run) -> dict:
-    "What a run says of itself, but for where it and its pictures are"
+    "What run.json contains, without paths of the run and its pictures"
     about = {key: run.about.get(key) for key in ("environment", "created", "judge")}
     options = run.about.get("options", {})
     return about | {

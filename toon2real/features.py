@@ -68,7 +68,7 @@ def _edges(grey: torch.Tensor, colour: torch.Tensor) -> list:
 
 # %% ../nbs/24_features.ipynb #12d2b4b5
 def _spectrum(grey: torch.Tensor) -> list:
-    "Log power in octaves of spatial frequency: 1-2, 2-4, ... cycles in the image; what nobody sees counts little"
+    "Log power in octaves of spatial frequency: 1-2, 2-4, ... cycles in the image; invisible power counts little"
     side = grey.shape[-1]
     device = grey.device
     window = torch.hann_window(side, periodic=False, device=device)
@@ -148,7 +148,7 @@ def simple_features(
 
 
 class SimpleFeatures:
-    "`simple_features` as an extractor, for places without Inception weights"
+    "`simple_features` as an extractor, for use without Inception weights"
 
     dims = "simple"
 
@@ -320,7 +320,7 @@ def best_extractor(
     which="auto",  # "auto": Inception as deep as weights are found, else simple features; "simple"; a weights file
     **kw,  # for `Inception`
 ):
-    'An extractor by its name, or itself. With "auto" no run fails for want of weights; a warning names unusable ones'
+    'An extractor by its name, or itself. With "auto", missing weights are no error; a warning names unusable ones'
     if not _is_path(which):
         return which
     if str(which) == "simple":
@@ -343,14 +343,14 @@ def features(
     batch: int = None,  # images at a time (default: 16 on a CPU, 128 on CUDA)
     shard: bool = False,  # share the work with the other processes of torch.distributed; each gets all rows
     progress: bool = False,  # a progress bar
-    see=None,  # a function that is shown (rows, {depth: features at every place}) of each batch; then nothing is cached
+    see=None,  # a function called with (rows, {depth: features at every place}) of each batch; then nothing is cached
     **inception,  # weights, device, dtype: for building an `Inception`
 ) -> np.ndarray:  # float32 N x D, images in the order of the source
     "Features of a set of images. For folders that order is `list_images`."
     if is_features(source):
         return source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else source
     if extractor and inception:
-        raise TypeError(f"{', '.join(inception)}: for building an extractor, and one is given")
+        raise TypeError(f"{', '.join(inception)}: these options build an extractor, but one is given")
     extractor = extractor or extractor_for(dims, **inception)
     depths = dims if isinstance(dims, tuple) else (dims or extractor.dims,)
     images = ImageSet(source)

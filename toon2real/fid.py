@@ -53,7 +53,7 @@ class Score(float):
 
 # %% ../nbs/25_fid.ipynb #741ac671
 class _Given:
-    "In place of the extractor of features that came as numbers: nobody knows of what"
+    "Stands in for the extractor if features came as numbers, whose origin is unknown"
 
     def label(self, metric, dims):
         return other_name(metric, f"given features, {dims}")
@@ -157,7 +157,7 @@ def _check_pairs(outputs: ImageSet, inputs: ImageSet):
     if len(outputs) != len(inputs):
         raise ValueError(
             f"{_counted(outputs, 'outputs')} and {_counted(inputs, 'inputs')}: "
-            "they are compared pair by pair, so take away what has no partner"
+            "they are compared pair by pair, so remove files without a partner"
         )
     for a, b in zip(outputs.items, inputs.items):
         paths = isinstance(a, (str, Path)) and isinstance(b, (str, Path))
@@ -227,7 +227,7 @@ class Judge:
         self._look(target.take(self.photos), rest)
 
     def _look(self, photos: ImageSet, others: ImageSet):
-        "Look once at what every row is held against"
+        "Compute once what every row is compared with"
         spatial = hasattr(self.extractor, "maps") and self.extractor.dims >= 768
         self._cartoon_maps = _CartoonMaps() if spatial else None
         self.target = self._features(photos)
@@ -247,7 +247,7 @@ class Judge:
 
     @property
     def about(self) -> dict:
-        "What a number of this judge was measured on, as JSON types: kept by a run"
+        "What a number of this judge was measured on, as JSON types; a run stores it"
         names = ("metric", "main", "kid", "n", "seed", "available", "images", "floor", "floor_of", "untranslated")
         return {name: getattr(self, name) for name in names} | {"extractor": repr(self.extractor)}
 
@@ -326,7 +326,7 @@ def judge_of(
 
 
 def _some_of(source, n: int, side: int) -> np.ndarray | None:
-    "`n` pictures by chance, read at this side; None if there are not so many"
+    "`n` random pictures, read at this side; None if there are too few"
     if str(source).startswith("scenes:"):
         found = Domain.open(source, side, progress=False).images
         return found[choose(len(found), n, 0, "floor")] if len(found) >= n else None

@@ -47,7 +47,7 @@ _URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{
 
 
 class WeightsMissing(RuntimeError):
-    "No usable Inception weights. The message says where was looked and what to do."
+    "No usable Inception weights. The message says where they were looked for, and what to do."
 
     def __init__(self, message: str):
         fetch = f"import torch; torch.hub.load_state_dict_from_url('{_URL}', check_hash=True)"

@@ -25,7 +25,7 @@ from .runs import RunError, data_uri
 
 # %% ../nbs/27_progress.ipynb #59432d6d
 class Diverged(RuntimeError):
-    "A loss or a weight is not finite any more; the message names the step and the checkpoint from before"
+    "A loss or a weight is no longer finite; the message names the step and the last checkpoint"
 
 
 class NotFinite(FloatingPointError):
@@ -52,7 +52,7 @@ class Meter:
         return len(self.rows) >= self.every and self.read()
 
     def read(self) -> bool:
-        "Bring what was noted to the host; `NotFinite` if a term is"
+        "Copy the noted terms to the host; `NotFinite` if one is not finite"
         if not self.rows:
             return False
         values = torch.stack(self.rows).double().cpu().numpy()
@@ -76,7 +76,7 @@ class Meter:
         return dict(zip(self.names, self.average.tolist())) if self.seen else {}
 
     def reset(self):
-        "Begin a new mean; what is smoothed goes on"
+        "Begin a new mean; the smoothed losses continue"
         self.sums = np.zeros(1)
 
 # %% ../nbs/27_progress.ipynb #fa0aae66
@@ -93,7 +93,7 @@ def luma_correlation(
 
 # %% ../nbs/27_progress.ipynb #6bacfab1
 class Callback:
-    "What a training tells those who listen; each method may be left out"
+    "Methods that a training calls; define those you need"
 
     displays = False  # does it show the progress, so that the trainer need not?
 

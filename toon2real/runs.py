@@ -66,7 +66,7 @@ def _render_traceback_(self: RunError) -> list[str]:
 
 # %% ../nbs/21_runs.ipynb #9876e74b
 def _digest(about: dict, tensors: dict | None = None) -> str:
-    "SHA-256 of what a file says of itself, but for this number, and of its tensors"
+    "SHA-256 of a file's metadata, without this number, and of its tensors"
     rest = {key: value for key, value in about.items() if key != "sha256"}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name, value in sorted((tensors or {}).items()):
@@ -128,7 +128,7 @@ def _header(path: Path) -> tuple[dict, dict]:
 
 
 def read_about(path: Path) -> dict:
-    "What a weights or checkpoint file says of itself, without reading its tensors"
+    "The metadata of a weights or checkpoint file, without reading its tensors"
     metadata, _ = _header(path)
     try:
         about = json.loads(metadata.get("toon2real", "null"))
@@ -139,7 +139,7 @@ def read_about(path: Path) -> dict:
 
 
 def _tensors(path: Path, about: dict) -> dict:
-    "The tensors of a file that says `about` of itself; RunError if a bit of either is not as it was written"
+    "The tensors of a file whose metadata are `about`; RunError if a bit of either has changed"
     tensors = read_state(path, RunError)
     if about.get("sha256") not in (None, _digest(about, tensors)):
         raise RunError(f"{path} is damaged: its checksum does not match. Copy it again, or take another epoch")
@@ -147,20 +147,20 @@ def _tensors(path: Path, about: dict) -> dict:
 
 # %% ../nbs/21_runs.ipynb #831a9921
 def _no_way_back(path: Path, r: torch.Tensor):
-    "What stands in for `to_cartoon` where the file has no weights for it"
-    raise RunError(f"{path} holds the way from cartoon to photograph only: train a system of your own for the other")
+    "Replaces `to_cartoon` if the file has no weights for it"
+    raise RunError(f"{path} translates from cartoon to photograph only: train your own system for the other direction")
 
 # %% ../nbs/21_runs.ipynb #1dc3317c
 @contextmanager
 def at_most(numbers: int):
-    "Networks that are built in this block may have so many parameters: more is an error before memory is taken"
+    "Limit the parameters of networks built in this block; ValueError before memory is allocated"
     left = numbers
 
     def count(module, name, parameter):
         nonlocal left
         left -= 0 if parameter is None else parameter.numel()
         if left < 0:
-            raise ValueError(f"the recipe asks for networks of more than {numbers:,} numbers")
+            raise ValueError(f"the recipe asks for networks of more than {numbers:,} parameters")
 
     hook = register_module_parameter_registration_hook(count)
     try:
@@ -250,7 +250,7 @@ _ABOUT = {  # what run.json may say
 
 
 def _read_about(file: Path) -> dict:
-    "What a run.json says; ValueError if that cannot be, or would steer a terminal"
+    "The content of a run.json; ValueError if it is invalid or has control characters"
     about = read_json(file, _ABOUT)
     texts = [about.get("judge", {}).get(name, "") for name in _SHOWN]
     if not "".join(texts).isprintable():
@@ -269,7 +269,7 @@ class Run:
         except FileNotFoundError:
             raise RunError(f"{self.path} is not a run: it has no run.json") from None
         except (OSError, ValueError) as e:
-            raise RunError(f"{file} is damaged ({e}): bring back a copy of it") from e
+            raise RunError(f"{file} is damaged ({e}): restore it from a copy") from e
         if self.about.pop("sha256", None) not in (None, _digest(self.about)):
             warnings.warn(f"{file} was changed after the training wrote it: what it says may be wrong", stacklevel=2)
 
@@ -298,7 +298,7 @@ class Run:
 @patch
 @contextmanager
 def locked(self: Run, patience: float = 0.3):
-    "Hold the run while writing to it; RunError if another process holds it, for longer than it takes to ask"
+    "Lock the run while writing to it; RunError if another process keeps it locked"
     lock = FileLock(self.path / ".lock")
     try:
         held = lock.acquire(timeout=patience)
@@ -368,7 +368,7 @@ def refuse_taken(path: Path):
 
 @patch
 def check_there(self: Run):
-    "RunError if the run was taken away from under its training"
+    "RunError if the run was removed or renamed during its training"
     if not (self.path / "run.json").exists():
         raise RunError(f"{self.path} was removed or renamed while it was trained: bring it back, and resume it")
 
@@ -401,7 +401,7 @@ def preview(self: Run):
 # %% ../nbs/21_runs.ipynb #a51f7214
 @patch
 def stop(self: Run):
-    "Ask whoever trains this run to save after the step under way, and to end"
+    "Ask the process that trains this run to finish its step, save and end"
     if not self.running:
         raise RunError(f"{self.path} is not being trained: there is nothing to stop")
     write_atomic(self.path / "stop", b"")
@@ -441,18 +441,18 @@ def history(self: Run) -> pd.DataFrame:
             rows = pd.read_csv(io.BytesIO(data))
             _check_rows(rows.astype("float64"))  # raises if somebody's spreadsheet has made text of it
     except (OSError, ValueError, KeyError) as e:
-        raise RunError(f"{file} is damaged ({e}): bring back a copy of it, or remove it and history.sha256") from e
+        raise RunError(f"{file} is damaged ({e}): restore it from a copy, or remove it and history.sha256") from e
     self._check_history(data, rows)
     return rows
 
 
 def _check_rows(rows: pd.DataFrame):
-    "ValueError unless epochs are whole numbers that rise, and what was counted is possible"
+    "ValueError unless epochs are increasing whole numbers and the other counts are possible"
     counted = rows[["epoch", *({"pairs", "seconds"} & set(rows))]]
     if not ((counted >= 0) & (counted < 1e12)).all(axis=None):
-        raise ValueError("epochs, pairs or seconds that cannot be")
+        raise ValueError("impossible epochs, pairs or seconds")
     if (rows.epoch % 1 != 0).any() or (rows.epoch.diff() <= 0).any():
-        raise ValueError("epochs that are no rising whole numbers")
+        raise ValueError("epochs that are not increasing whole numbers")
 
 
 def _sha256(data: bytes) -> str:
@@ -470,7 +470,7 @@ def _check_history(self: Run, data: bytes, rows: pd.DataFrame):
     if not lines or any(line.startswith(_sha256(data)) for line in lines):
         return
     if not data:
-        raise RunError(f"{file} is missing: bring back a copy of it, or remove history.sha256 to go on without")
+        raise RunError(f"{file} is missing: restore it from a copy, or remove history.sha256 to continue without it")
     epochs = lines[-1].partition(" ")[2]
     warnings.warn(
         f"{file} was changed after the training wrote it: "
@@ -481,7 +481,7 @@ def _check_history(self: Run, data: bytes, rows: pd.DataFrame):
 
 @patch
 def _write_history(self: Run, rows: pd.DataFrame):
-    "Replace the history; until it is there, both checksums stand, so that after a kill one of them fits"
+    "Replace the history; until it is written, both checksums are stored, so that one fits after a kill"
     self.check_there()
     file = self.path / "history.csv"
     digests = self.path / "history.sha256"
@@ -514,7 +514,7 @@ def truncate(self: Run, epoch: int):
 # %% ../nbs/21_runs.ipynb #ce8d91bd
 @contextmanager
 def looking(system: System):
-    "Evaluation mode without gradients, for a while"
+    "A context with evaluation mode and without gradients"
     training = system.training
     system.eval()
     try:
@@ -526,7 +526,7 @@ def looking(system: System):
 
 @contextmanager
 def as_kept(system: System):
-    "The generators rounded as `save_weights` keeps them, for a while; then every bit is as it was"
+    "A context in which generators are rounded as `save_weights` stores them; afterwards every bit is restored"
     weights = [value for value in _state(system, system.generators).values() if value.is_floating_point()]
     exact = [value.clone() for value in weights]
     try:
@@ -671,7 +671,7 @@ def add_metrics(self: Run, epoch: int, metrics: dict):
 # %% ../nbs/21_runs.ipynb #8d42dfa7
 @patch(as_prop=True)
 def metric(self: Run) -> str | None:
-    "The metric that the best epoch is best by, lower is better; None where nobody has judged"
+    "The metric that the best epoch is best by, lower is better; None if the run was never judged"
     return self.about.get("judge", {}).get("metric")
 
 
@@ -771,7 +771,7 @@ def _same_recipe(self: Run, recorded: dict, file: Path):
 
 @patch
 def build(self: Run) -> System:
-    "The system at its starting weights; RunError if run.json asks for many times what the run's files hold"
+    "The system at its starting weights; RunError if run.json asks for networks far larger than the run's files"
     files = [file for folder in ("weights", "checkpoints") for file in self.path.glob(f"{folder}/*.safetensors")]
     held = max((file.stat().st_size for file in files), default=0)
     try:
@@ -791,7 +791,7 @@ def restore(self: Run, system: System) -> tuple[int, dict[str, torch.Tensor]]:
     except (KeyError, ValueError, RuntimeError) as e:
         raise RunError(
             f"{self._checkpoint(step)} does not hold what its recipe needs ({e}): "
-            "bring back a copy of it, or begin a new run"
+            "restore it from a copy, or begin a new run"
         ) from e
     return step, tensors
 
@@ -802,7 +802,7 @@ def system(self: Run, epoch: int | str = None, device="cpu") -> System:
     if epoch == "best":
         epoch = self.best
         if epoch is None:
-            raise RunError(f"{self.path} has no best epoch: nobody has judged it (toon2real evaluate {self.path})")
+            raise RunError(f"{self.path} has no best epoch: it was never judged (toon2real evaluate {self.path})")
     if epoch is None and self.checkpoint_steps:
         built = self.build()
         self.restore(built)

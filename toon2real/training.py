@@ -94,7 +94,7 @@ class Options:
 # %% ../nbs/28_training.ipynb #05b3fd92
 @contextmanager
 def interruptible():
-    "Yield a list that receives the signals that came; only the main thread can do this, elsewhere the list stays empty"
+    "Yield a list that collects signals; this works in the main thread only, elsewhere the list stays empty"
     came, old = [], {}
 
     def handler(number, frame):
@@ -170,7 +170,7 @@ def _refuse_both_splits(pictures):
 
 
 def _built(recipe: Recipe) -> System:
-    "The system of a recipe; ValueError where no machine would train it"
+    "The system of a recipe; ValueError if no machine could train it"
     try:
         with at_most(2_000_000_000):
             return recipe.build()
@@ -226,7 +226,7 @@ def _prepare(self: Trainer, system, cartoon, photo, val, device, options: Option
 
 @patch
 def _take_device(self: Trainer, device, progress: bool):
-    "The device of this process, its threads, and whether it speaks"
+    "Set the device of this process, its threads, and whether it prints"
     self.device = join(usable(device))
     self.first = ranks()[0] == 0  # of several processes: the one that writes and speaks
     self.progress = progress and self.first
@@ -258,7 +258,7 @@ def _open_data(self: Trainer, cartoon, photo, val):
 
 @patch
 def _gather(self: Trainer, callbacks):
-    "Who is told of the training: the first process's record and display, and the caller's callbacks"
+    "Collect the callbacks: the first process's record and display, and the caller's own"
     own = [Record()]
     if self.progress and not any(callback.displays for callback in callbacks):
         own.append(display_progress())
@@ -269,7 +269,7 @@ def _gather(self: Trainer, callbacks):
 
 @patch
 def _stand_ready(self: Trainer):
-    "What changes while it trains, as it is before"
+    "Set what changes during training to its initial values"
     self.until = self.recipe.total_epochs
     self.meter = Meter(1 if self.device.type == "cpu" else 50)
     self.pace = Pace()
@@ -300,7 +300,7 @@ def _choose_samples(self: Trainer):
 
 @patch
 def _seat_judge(self: Trainer):
-    "Who judges, on the held-out pictures"
+    "Make the judge of the held-out pictures"
     if self.val is None:
         give = "give --val-cartoon and --val-photo (in Python val=(cartoon, photo))"
         raise ValueError(f"evaluate_every needs held-out pictures: {give}, or leave it out")
@@ -341,14 +341,14 @@ def _step(self: Trainer):
 
 @patch
 def _tell(self: Trainer, event: str, *args):
-    "Tell all callbacks"
+    "Call this method of all callbacks"
     for callback in self.callbacks:
         getattr(callback, event)(self, *args)
 
 # %% ../nbs/28_training.ipynb #f1d0a6be
 @patch
 def _note(self: Trainer, read, *args):
-    "Read losses or weights; one that is not finite ends the training, with its step and what to do"
+    "Read losses or weights; if one is not finite, `Diverged` names the step and what to do"
     try:
         return read(*args)
     except NotFinite as e:
@@ -363,7 +363,7 @@ def _note(self: Trainer, read, *args):
 
 @patch
 def _read_losses(self: Trainer):
-    "Losses to the host. A GPU may still be at work on the steps before: waiting for them is time of the training"
+    "Copy losses to the host. Waiting for a GPU to finish earlier steps counts as training time"
     start = time.monotonic()
     self._note(self.meter.read)
     self.seconds += time.monotonic() - start
@@ -371,7 +371,7 @@ def _read_losses(self: Trainer):
 
 @patch
 def _read_weights(self: Trainer):
-    "`NotFinite` names a weight that is not"
+    "`NotFinite` names weights that are not finite"
     for name, weights in self.system.named_parameters():
         if not torch.isfinite(weights).all():
             raise NotFinite(name, 1)
@@ -379,7 +379,7 @@ def _read_weights(self: Trainer):
 # %% ../nbs/28_training.ipynb #8a52a0ab
 @patch
 def save(self: Trainer):
-    "Write a checkpoint of this very step"
+    "Write a checkpoint of the current step"
     self._read_losses()
     self._note(self._read_weights)
     seconds = torch.tensor(self.seconds, dtype=torch.float64)
@@ -425,7 +425,7 @@ def _due(self: Trainer, every: int, epoch: int) -> bool:
 
 @patch
 def _end_epoch(self: Trainer, epoch: int):
-    "Write down an epoch"
+    "Record a finished epoch"
     options = self.options
     self._read_losses()
     row = dict(
@@ -457,7 +457,7 @@ def _end_epoch(self: Trainer, epoch: int):
 # %% ../nbs/28_training.ipynb #aeb561e1
 @patch
 def _evaluate(self: Trainer) -> dict:
-    "The metrics of what is kept of this moment; a failure is told and leaves the epoch without"
+    "The metrics of the generators as stored; a failure is reported and leaves the epoch without metrics"
     try:
         with as_kept(self.system):
             made = translate_all(self.system, self.val[0].images[self.judge.index])
@@ -473,7 +473,7 @@ def _evaluate(self: Trainer) -> dict:
 
 @patch
 def _drop_former_best(self: Trainer):
-    "Remove generators that were kept only because no earlier epoch had been better"
+    "Remove generators that were kept only because they were the best so far"
     run = self.run
     if run.judged.empty:
         return
@@ -555,7 +555,7 @@ def _first_samples(self: Trainer):
 
 @patch
 def _after(self: Trainer, seconds: float, what: str) -> bool:
-    "True once in so many seconds: where this was last done, or first asked for, longer ago"
+    "Whether this was last done, or first asked for, more than so many seconds ago"
     if time.monotonic() - self.done[what] <= seconds:
         return False
     self.done[what] = time.monotonic()
@@ -628,7 +628,7 @@ def _train(self: Trainer, began=lambda: None):
 
 @patch
 def _say(self: Trainer, text: str):
-    "A line for people, in a notebook or a terminal that may be gone"
+    "Print a line, even if the notebook or the terminal is gone"
     if self.progress:
         with suppress(OSError):
             print(printable(text, "\n"), flush=True)
@@ -648,7 +648,7 @@ def look(self: Trainer):
 # %% ../nbs/28_training.ipynb #5df30dc7
 @patch
 def _begin(self: Trainer, held: ExitStack):
-    "Hold the run, and make it ready for the next step"
+    "Lock the run, and prepare the next step"
     held.enter_context(self.run.locked())
     newest = self.run.checkpoint_steps[-1]
     if newest != self.newest:
@@ -670,7 +670,7 @@ class Stopped(KeyboardInterrupt):
 
 @patch
 def _interrupted(self: Trainer, number: int):
-    "Say how to go on, and end as the signal asks for"
+    "Say how to resume, and end as the signal asks"
     if number == signal.SIGINT and self.first:
         raise Stopped(self.saved_where())
     self._say(self.saved_where())
@@ -678,7 +678,7 @@ def _interrupted(self: Trainer, number: int):
 
 # %% ../nbs/28_training.ipynb #1bccf3d3
 class Background:
-    "A training in a thread of its own; where the interpreter ends, it saves and ends too"
+    "A training in its own thread; if the interpreter exits, it saves and ends too"
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
@@ -749,7 +749,7 @@ def resume(
     progress=True,
     callbacks=(),
 ) -> Trainer:
-    "A trainer that goes on from the newest sound checkpoint, bit for bit on the same software, device and threads"
+    "A trainer that resumes from the newest sound checkpoint, bit for bit on the same software, device and threads"
     self = cls.__new__(cls)
     self.run = run = run if isinstance(run, Run) else Run(run)
     options = self._options()
@@ -767,21 +767,21 @@ def resume(
 
 @patch
 def _options(self: Trainer) -> Options:
-    "What run.json says of how the training runs; RunError if that is not enough to go on"
+    "The options in run.json; RunError if they do not suffice to resume"
     about = self.run.about
     file = self.run.path / "run.json"
     for part in ("options", "data", "environment"):
         if part not in about:
-            raise RunError(f"{file} lacks {part}: bring back a copy of it")
+            raise RunError(f"{file} lacks {part}: restore it from a copy")
     try:
         return Options(**about["options"])
     except (TypeError, ValueError) as e:
-        raise RunError(f"{file}: its options cannot be used ({e}): bring back a copy of it") from e
+        raise RunError(f"{file}: its options cannot be used ({e}): restore it from a copy") from e
 
 
 @patch
 def _source(self: Trainer, domain: str) -> str:
-    "Where the run says that its pictures were"
+    "The source of pictures that the run names"
     source = self.run.about["data"][domain]["source"]
     if source is None:
         raise RunError(f"{self.run.path} was trained on arrays, not on folders: use {self.run.how_to_go_on}")
@@ -823,7 +823,7 @@ def _same_judge(self: Trainer):
     now = self.judge
     path = self.run.path
     if before is None:
-        raise RunError(f"{path / 'run.json'} lacks judge: bring back a copy of it")
+        raise RunError(f"{path / 'run.json'} lacks judge: restore it from a copy")
     warnings.warn(
         f"{path} was judged on {before['extractor']}, N = {before['n']}, and would now be judged on {now.extractor!r}, "
         f"N = {now.n}, or on other pictures: it goes on without metrics. Bring back what it had "
@@ -848,7 +848,7 @@ def _load(self: Trainer):
     done = self.step // self.pairs.steps
     if last < done:
         file = self.run.path / "history.csv"
-        remedy = "bring back a copy of it; it goes on without them"
+        remedy = "restore it from a copy; the training continues without them"
         warnings.warn(f"{file} ends with epoch {last}, but {done} are trained: rows are lost, {remedy}", stacklevel=3)
 
 # %% ../nbs/28_training.ipynb #c82faced

@@ -86,7 +86,7 @@ def channel_affine(
 
 # %% ../nbs/26_translate.ipynb #d51064cf
 class Norms:
-    "What the norms of a system did to one picture, and the same done to its parts"
+    "Records what the norms of a system do to one picture, and does the same to its parts"
 
     def __init__(self, system: System):
         nets = [getattr(system, name) for name in system.generators]
@@ -95,7 +95,7 @@ class Norms:
 
     @contextmanager
     def _forward(self, function):
-        "Put `function` in the place of every norm"
+        "Replace every norm by `function`"
         for module in self.modules:
             module.forward = partial(function, module)
         try:
@@ -151,7 +151,7 @@ Precision = Literal["auto", "float32", "bf16"]
 
 
 class TranslateError(ValueError):
-    "A result that has no place. The message names it and the remedy"
+    "A translation that cannot be made or written. The message names the problem and the remedy"
 
 
 class Translator:
@@ -220,7 +220,7 @@ def _held(
     columns: np.ndarray,
     shot: Shot | None,  # to which it belongs
 ):
-    "Translate, whole or in tiles, with the norms held at the statistics of all of it, or of a copy of it that fits"
+    "Translate, whole or in tiles, with norms fixed to the statistics of the whole picture, or of a copy that fits"
     margin = min(MARGIN, self.tile // 16 * 4)
     scale = self.tile / math.sqrt(len(rows) * len(columns))
     if scale >= 1:
@@ -505,7 +505,7 @@ def _result(path: Path, suffix: str | None) -> Path:
 
 
 def _in_the_way(file: Path, result: Path) -> str | None:
-    "Why a result cannot have its place, if it cannot"
+    "Why a result cannot be written there; None if it can"
     if not os.path.exists(result):
         return None
     if not os.path.isfile(result):
@@ -588,7 +588,7 @@ def folder(
     self: Translator,
     src,  # a folder of images
     dst,  # another folder, made if need be
-    overwrite=False,  # make again what is there already
+    overwrite=False,  # replace existing results
     suffix=None,  # format of all results, ".png" say; by default that of the input, or PNG where it cannot be written
     progress=True,  # show a bar
 ) -> FolderReport:
@@ -615,7 +615,7 @@ class VideoReport:
 
     @property
     def lack(self) -> str:
-        "What is not as it was, in a line; empty if all is"
+        "What was lost from the video, in a line; empty if nothing"
         lacks = []
         if self.damaged or self.missing:
             reasons = "; ".join(list(dict.fromkeys(self.problems))[:3])
@@ -683,7 +683,7 @@ def video(
             film.add(image, seconds)
             bar.update()
         if not film.frames:
-            raise FilmError(f"{src}: not one frame of it could be decoded: download or convert it again")
+            raise FilmError(f"{src}: no frame of it could be decoded: download or convert it again")
     problems += film.problems
     missing = max(0, promised - film.frames)
     report = VideoReport(film.frames, len(problems), missing, film.sound, tuple(problems))
@@ -743,7 +743,7 @@ def translate_command(
         direction: Cartoons to photos, or photos to cartoons.
         epoch: Of a run; by default its latest state.
         side: Resize to this short side first, such as the side of the training. By default everything keeps its size.
-        overwrite: Make again what is there already.
+        overwrite: Replace existing results.
         suffix: Format of the resulting images, such as .png; by default that of the input.
         device: cuda, cpu, ...; by default a GPU if there is one.
         precision: bf16 is faster on a GPU, float32 is the same everywhere.
