@@ -39,7 +39,7 @@ Turn cartoon scenery into photographs, unpaired.
 
 {commands}
 
-toon2real COMMAND --help says more; toon2real --version says which this is.
+toon2real COMMAND --help lists the options; toon2real --version prints the version.
 """
 
 Folder = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
@@ -51,8 +51,8 @@ Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
 def quickstart(out: Path = Path("quickstart")):
     """Draw the embedded scenes, train three small systems on them side by side, compare them.
 
-    About a quarter of an hour on two processor cores. It ends with figures and a report. Interrupted, it goes on
-    where it was.
+    About a quarter of an hour on two processor cores. It ends with figures and a report. If it is
+    interrupted, run it again to continue.
 
     Args:
         out: Folder for the pictures, the runs, the table, the figures and report.html.
@@ -91,7 +91,7 @@ def train_class():
         "toon2real": "CycleGAN with spectral normalization in its discriminators: the paper's system",
         "cartoon2real": "CycleGAN: the authors' earlier Cartoon-to-real",
         "unit": "UNIT, the paper's other comparison",
-        "patchwise": "one generator and a contrast of patches in place of the cycle: beyond the paper",
+        "patchwise": "one generator and a contrastive loss on patches instead of the cycle: beyond the paper",
     }
     recipes = presets()
     Preset = tyro.extras.subcommand_type_from_defaults(recipes, systems, prefix_names=False)
@@ -108,21 +108,21 @@ def train_class():
 
         toon2real train --stop runs/small
 
-        The system's name and its numbers come last (toon2real train unit --help lists them). Ctrl-C saves; --resume
-        goes on."""
+        The system's name and its hyperparameters come last (toon2real train unit --help lists them). Ctrl-C saves;
+        --resume continues."""
 
         cartoon: Folder = None  # folder of cartoons, domain C
         photo: Folder = None  # folder of photos, domain R
         run: Folder = None  # new folder for the run (default: runs/ and the system's name)
-        resume: Folder = None  # a run to go on with, as it was begun; --cartoon and --photo only if the folders moved
-        stop: Folder = None  # a run that trains elsewhere: ask it to save and end, and wait until it has
+        resume: Folder = None  # a run to resume with its recipe; give --cartoon and --photo only if the folders moved
+        stop: Folder = None  # a run that another process trains: ask it to save and end, and wait for that
         val_cartoon: Folder = None  # held-out cartoons, for samples and evaluations (default: samples are of training)
         val_photo: Folder = None  # held-out photos, likewise
         until: Number = None  # stop after this epoch (default: the end of the recipe's schedule)
         init_from: Folder = None  # a run or weights file to fine-tune from
         device: Name = None  # cuda, cuda:1, cpu, mps (default: a GPU if there is one)
         options: OmitArgPrefixes[Options] = Options()  # how the training runs and what it keeps
-        recipe: OmitArgPrefixes[OmitSubcommandPrefixes[Preset]] = recipes["toon2real"]  # the system and its numbers
+        recipe: OmitArgPrefixes[OmitSubcommandPrefixes[Preset]] = recipes["toon2real"]  # system and hyperparameters
 
         def __call__(self, command: list[str]):
             if self.stop:
@@ -197,7 +197,7 @@ def _refuse_changes(train):
     as_it_was = *presets().values(), Run(train.resume).recipe
     if train.run or train.init_from or train.options != Options() or train.recipe not in as_it_was:
         raise ValueError(
-            f"--resume {train.resume} goes on with the recipe and options it was begun with: "
+            f"--resume {train.resume} continues with the recipe and options it started with: "
             f"leave the other options out, or begin a new run with --init-from {train.resume}"
         )
 
@@ -209,11 +209,11 @@ class Judging:
     cartoon: Folder = None  # held-out cartoons (default: those of the run, or of the first one)
     photo: Folder = None  # held-out photos, likewise
     n: Number = None  # images in every set (default: as many as all sets allow; the floor needs two sets of photos)
-    seed: int = 0  # which of them
+    seed: int = 0  # which pictures are drawn, and the resamplings
     reps: int = 100  # resamplings for the intervals
     extractor: str = "auto"
-    """An Inception weights file; simple; auto: the Inception that is found, else simple; or, for several runs, theirs:
-    what their best epochs were chosen by."""
+    """An Inception weights file; simple; auto: Inception if its weights are found, else simple; or, for several runs,
+    theirs: the features that chose their best epochs."""
 
 
 BY_DEFAULT = Judging()
@@ -231,7 +231,7 @@ def evaluate(what: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, again: bool
 
     Args:
         what: Runs, or folders of translated pictures.
-        on: On what is judged.
+        on: Pictures, seed and features.
         again: Judge epochs of runs that have their metrics already.
         out: Write the numbers of folders here, as CSV.
     """
@@ -276,8 +276,8 @@ def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
     named = {folder.name: folder for folder in folders}
     if len(named) < len(folders):
         raise ValueError(
-            f"two of the folders are called alike ({', '.join(map(str, folders))}): "
-            "rename one, rows are called after them"
+            f"two of the folders have the same name ({', '.join(map(str, folders))}): "
+            "rename one, because rows take these names"
         )
     options = {"n": on.n, "seed": on.seed, "reps": on.reps, "extractor": best_extractor(on.extractor)}
     table = fid.evaluate(named, on.photo, on.cartoon, None, progress=sys.stderr.isatty(), **options)
@@ -292,9 +292,9 @@ def compare(runs: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, until: Numbe
     With the floor, the untranslated input and the paper's numbers.
 
     Args:
-        runs: Runs, of one side, that share their held-out pictures.
-        on: On what they are compared.
-        until: As if the runs had ended after this epoch: equal pairs for runs of unequal length.
+        runs: Runs at the same image side that share their held-out pictures.
+        on: Pictures, seed and features.
+        until: Ignore later epochs, to compare runs of unequal length at equal pairs.
         out: A folder for the table (CSV, Markdown, LaTeX), the histories, and about.json (recipes, options, terms).
     """
     from toon2real import experiment
@@ -329,13 +329,13 @@ def report(
 ) -> Path:
     """The paper's figures (PNG and PDF) and one self-contained HTML page of several runs.
 
-    Its table is by the judge that chose their best epochs.
+    By default the table uses the features that chose the best epochs.
 
     Args:
-        runs: Runs, of one side, that share their held-out pictures.
+        runs: Runs at the same image side that share their held-out pictures.
         out: A folder for figures/ and report.html.
-        on: On what they are compared; its seed also chooses the pictures that are shown.
-        until: As if the runs had ended after this epoch.
+        on: Pictures, seed and features; the seed also chooses the pictures that are shown.
+        until: Ignore later epochs.
     """
     from toon2real.experiment import compare as gather
     from toon2real.figures import paper_figures
@@ -396,7 +396,7 @@ def _run(name: str, args: list[str]):
 
 
 def _say(text):
-    "Lines on stdout; whatever a stranger has called a run or a metric, no control character of it"
+    "Print lines, without control characters that a run's or a metric's name may contain"
     from toon2real.images import printable
 
     print(printable(text, "\n"), flush=True)
@@ -410,7 +410,7 @@ def _complain(message):
 
 
 def _reason(error: Exception) -> str:
-    "What an error says; one of the system's gets a remedy"
+    "The message of an error; one of the operating system gets a remedy"
     if isinstance(error, MemoryError) or re.search("alloc|out of memory", str(error)):
         return (
             f"not enough memory ({error}): ask for less at once (side, width, batch, pool, tile), or end other programs"
@@ -421,7 +421,7 @@ def _reason(error: Exception) -> str:
 
 
 def _refuse_empty(args: list[str]):
-    "An empty word would mean the working folder, but for texts, which may be empty"
+    "ValueError for an empty argument, which would mean the working folder, except for texts"
     words = [part for word in args for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for before, word in zip(["the command", *words], words):
         if not word and before not in ("--licence", "--author", "--link"):
@@ -434,7 +434,7 @@ def _end(number, frame):
 
 @contextmanager
 def _on_a_terminal():
-    "Letters that it does not know are spelled out; a termination cleans up as an error does"
+    "Print letters that the terminal lacks as escapes; clean up on termination as after an error"
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -450,7 +450,7 @@ def _on_a_terminal():
 
 
 def main(argv=None) -> int:
-    "`toon2real`: 0 done, 1 an error (told in one line), 2 usage, 130 interrupted"
+    "`toon2real`: 0 done, 1 an error (reported in one line), 2 usage, 130 interrupted"
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started this
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115

@@ -369,7 +369,7 @@ def _page_data(picks: Picks, films: list[int], target: int) -> dict:
 def pick_page(
     catalogue,  # a `Catalogue`, its path, or `Picks`
     path: Path,  # the .html file; if one page cannot hold all films, further ones get numbers
-    target: int = 1000,  # frames that are wanted in all
+    target: int = 1000,  # how many frames you want in total
 ) -> list[Path]:  # the pages
     "Write HTML pages for picking frames in any browser; `take_picks` reads the file that a page saves"
     picks = catalogue if isinstance(catalogue, Picks) else Picks(catalogue)
@@ -499,7 +499,7 @@ class Curation:
     """Write frames with their numbers into this folder: kept-1.jpg and so on, all that is kept; dark-1.jpg and so on,
     all that a filter marks, the nearest to its threshold first."""
     pick: Path | None = None  # write an HTML page for picking frames in any browser; it saves a file for `--picks`
-    target: int = 1000  # frames that are wanted in all, on that page
+    target: int = 1000  # how many frames you want in total, for that page
     export: Path | None = None  # write the kept frames and manifest.csv into this folder
     side: int = 143  # pixels of exported frames; a training at 128 crops from 143
     how: str = "crop"  # crop, short or squash

@@ -673,7 +673,7 @@ def over_seeds(
     measures = [table.attrs[name] for name in ("metric", "main", "kid")]
     for which, measure in product(("best", "last"), measures):
         rows = table[table.which.str.contains(which, na=False)].dropna(subset=[measure])
-        if rows.empty:  # nobody has judged while they trained
+        if rows.empty:  # nothing was judged while they trained
             continue
         values = rows.groupby("system", sort=False)[measure]
         part = values.agg(seeds="count", mean="mean", lowest="min", highest="max")

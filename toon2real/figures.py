@@ -74,7 +74,7 @@ def one_judge(
     cmp: Comparison,
     metric: str = None,  # a column of the histories; by default the judge's own
 ) -> tuple[str, dict]:  # the metric, and what `run.about` says of the judge
-    "Who judged the runs, if it was one and the same; `RunError` otherwise"
+    "The judge of all runs; `RunError` if they were not judged by the same one"
     first = cmp.runs[0]
     for run in cmp.runs:
         judge = run.about.get("judge", {})
@@ -96,7 +96,7 @@ def one_judge(
 
 
 def leader(cmp: Comparison) -> Run:
-    "The run that was judged best; where no one judge saw all, the last of the paper's systems"
+    "The run that was judged best; or, if they had no common judge, the last of the paper's systems"
     try:
         metric, _ = one_judge(cmp)
     except RunError:
@@ -298,7 +298,7 @@ def _legend(figure: Figure):
 
 
 def _level(ax: Axes, name: str, y: float, linestyle: str):
-    "A line of reference; where it is far from what is drawn, the legend alone has it"
+    "A reference line; if it is far from the data, only the legend gives its value"
     low, high = ax.get_ylim()
     if 2 * low - high < y < 2 * high - low:
         room = 0.04 * (high - low)

@@ -24,7 +24,7 @@ def likeness(
     features: np.ndarray,  # N x D
     decisions: np.ndarray,  # N: 1 kept, -1 rejected, 0 undecided
 ) -> np.ndarray:  # N, highest for what is most like the kept
-    "How like the kept and unlike the rejected each picture is"
+    "How similar each picture is to the kept ones, and how different from the rejected ones"
     points = (features - features.mean(0)) / (features.std(0) + 1e-3)
     decided = points[decisions != 0]
     if not len(decided):
@@ -35,7 +35,7 @@ def likeness(
 
 # %% ../nbs/36_likeness.ipynb #0624da20
 class Likeness:
-    "How like one's picks the shots of a catalogue are"
+    "Ranks the shots of a catalogue by similarity to your picks"
 
     def __init__(
         self,

@@ -51,7 +51,7 @@ class PictureWidget(anywidget.AnyWidget):
         return str(error) if speaks else f"{type(error).__name__}: {error}"
 
     def hear_picture(self, message: dict, buffers: list):
-        "The picture of `key` is wanted"
+        "Send the picture of `key`"
         self.send({"kind": "picture", "key": message["key"]}, [self.picture(message["key"])])
 
     def picture(self, key: str) -> bytes:

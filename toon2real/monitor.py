@@ -91,13 +91,13 @@ class TrainingMonitor(PictureWidget, Callback):
         self.curve = loss_curve(self.trainer.pace.curve, list(self.trainer.status()["losses"]))
 
     def _hear(self, widget, message: dict, buffers: list):
-        "A button: the browser is told that it was heard, and the trainer what to do"
+        "A button was pressed: confirm it to the browser, and tell the trainer"
         self.send({"kind": "heard", "what": message["kind"]})
         if self.trainer is not None:
             super()._hear(widget, message, buffers)
 
     def hear_hello(self, message: dict, buffers: list):
-        "A browser asks whether it is heard"
+        "A browser asks whether the kernel answers"
 
     def hear_stop(self, message: dict, buffers: list):
         self.trainer.stop()
@@ -106,7 +106,7 @@ class TrainingMonitor(PictureWidget, Callback):
         self.trainer.look()
 
     def hear_go_on(self, message: dict, buffers: list):
-        "Train in the background to where it was asked for"
+        "Continue in the background to the epoch that was asked for"
         if self.handle:
             self.handle.wait()
         self.handle = self.trainer.fit(self.trainer.until, background=True)

@@ -84,8 +84,8 @@ class FramePicker(PictureWidget):
     def __init__(
         self,
         catalogue,  # a `Catalogue` or its path
-        target: int = 1000,  # frames that are wanted in all
-        extractor=None,  # who looks at the shots for the order by likeness; default: the Inception of `features`
+        target: int = 1000,  # how many frames you want in total
+        extractor=None,  # features for the order by likeness (default: the Inception of `features`)
     ):
         super().__init__()
         self.picks = Picks(catalogue)

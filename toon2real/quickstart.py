@@ -49,7 +49,7 @@ class _Child(Callback):
 
 
 def _go_on(path: str):
-    "What the process does that an `Apart` has started"
+    "The main function of the process that an `Apart` starts"
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", flush=True)
     try:
         Trainer.resume(path, progress=False, callbacks=[_Child()]).fit()

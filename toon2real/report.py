@@ -66,7 +66,7 @@ class Standing:
         return gap, math.hypot(one[f"{self.kid} se"], other[f"{self.kid} se"])
 
     def against_input(self) -> str:
-        "Who beats the untranslated cartoons, in order"
+        "The systems that beat the untranslated cartoons, in order"
         cartoons = f"the untranslated cartoons ({number(self.input, self.metric)}) by {self.metric}"
         winners, losers, unsure = [], [], []
         for name in self.order:
@@ -93,7 +93,7 @@ class Standing:
         return sentence
 
     def disagreement(self) -> str | None:
-        "Who is first by the other distances, where that is somebody else"
+        "The systems that are first by other distances, if they differ"
         everyone = pd.concat([self.means, self.input.to_frame("the untranslated cartoons").T])
         derived = (" to input", " se", " low", " high")
         distances = [name for name in self.means if name.startswith(("FID", "KID", "Frechet"))]
@@ -350,7 +350,7 @@ def command_line(words) -> str:
 
 
 def command(run: Run) -> str:
-    "What trains this run again"
+    "The command that trains this run again"
     if run.about.get("command"):
         return command_line(run.about["command"])
     sources = [domain["source"] for domain in run.about.get("data", {}).values()]

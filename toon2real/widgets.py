@@ -126,7 +126,7 @@ class EpochStepper(PictureWidget):
         self.epoch = self.epochs[-1]
 
     def refresh(self):
-        "Read the runs' folders again; who looked at the last epoch sees the new one"
+        "Read the runs' folders again; a view of the last epoch moves to the new last one"
         doing = [_doing(run) for run in self.runs]  # before its epochs are read: whoever has ended has saved them all
         saved = [run.refresh().sample_epochs for run in self.runs]
         for run, epochs in zip(self.runs, saved):
@@ -269,7 +269,7 @@ class CompareSystems(PictureWidget):
 
     @T.validate("image")
     def _within(self, proposal: dict) -> int:
-        "A page may ask for a picture that is not there: the nearest one is shown"
+        "The nearest picture to a number that may not exist"
         return min(max(proposal["value"], 0), max(self.total - 1, 0))
 
     def output(
@@ -297,12 +297,12 @@ class CompareSystems(PictureWidget):
         return made
 
     def _turn(self, change: dict):
-        "To another picture: what was wrong with the last one is no longer of interest"
+        "Show another picture: the last one's problem is cleared"
         self.problem = ""
         self._tell()
 
     def _tell(self):
-        "Bring name and measures to those of the picture that is shown"
+        "Update name and measures to the picture that is shown"
         image = self.image
         truth = self.truth[image] if image < self.truths else None
         made = [self.made.get((image, system)) for system in range(len(self.systems))]
@@ -521,7 +521,7 @@ class HumanStudy(PictureWidget):
         seconds: float,  # how long it took
         participant: str = None,  # whose answer it is (default: whoever sits here)
     ):
-        "Keep an answer, unless there is one, and ask the next question"
+        "Store an answer, unless there is one already, and ask the next question"
         self._check(trial, chosen, seconds)
         who = self.participant if participant is None else participant
         if trial in self.answered(who):
@@ -613,7 +613,7 @@ def study_results(
 def study_page(
     study: HumanStudy,
     path: Path,  # the .html file
-    participant: str = "",  # who will answer; the page asks, and who says nothing gets a number
+    participant: str = "",  # who will answer (default: the page asks; without an answer it takes a number)
 ) -> Path:
     "The study as one page that loads nothing from elsewhere"
     trials = [study._asked(trial) for trial in study.trials]
@@ -625,7 +625,7 @@ def study_page(
 
 def take_answers(
     study: HumanStudy,
-    path: Path,  # the .json file that the page gave back
+    path: Path,  # the .json file that the page saved
 ) -> int:  # answers added
     "Add the answers of a page; ValueError if they belong to another study"
     try:
