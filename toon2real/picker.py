@@ -63,8 +63,8 @@ def _slider(name: str, value: float, marks: int | None, length: float) -> dict:
         other = min(round(value / length, 2), 0.2) if in_seconds else max(round(value * length), 1)
     # a value beyond the slider's ends, set elsewhere, stays within reach
     ends = {"low": min(low, value), "high": max(high, value), "step": step}
-    shown = {"title": name.replace("_", " "), "unit": unit, "help": _HELP[name], "marks": marks}
-    return ends | shown | {"name": name, "value": value, "other": other}
+    shown = {"name": name, "value": value, "unit": unit, "help": _HELP[name], "marks": marks}
+    return ends | shown | {"other": other}
 
 
 def _count(frames, keep) -> str:

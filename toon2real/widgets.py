@@ -100,7 +100,6 @@ class EpochStepper(PictureWidget):
     _esm = static("common.js", "epoch_stepper.js")
     rows = T.List(help="one a run: title, colour, saved epochs, what it is doing").tag(sync=True)
     inputs = T.List(help="runs (their numbers) whose inputs are shown: one if all sampled the same").tag(sync=True)
-    note = T.Unicode(help="what a reader should know").tag(sync=True)
     epochs = T.List(help="epochs that any of the runs saved").tag(sync=True)
     curves = T.List(help="columns of the histories").tag(sync=True)
     epoch = T.Int(help="the epoch that is shown").tag(sync=True)
@@ -121,7 +120,6 @@ class EpochStepper(PictureWidget):
         self.source = "photo" if column in ("photo", "to_cartoon", "photo_back") else "cartoon"
         same = len({_sampled(run, self.source) for run in self.runs}) == 1
         self.inputs = [0] if same else list(range(len(self.runs)))
-        self.note = "" if same else "These runs sampled different pictures: each is shown with its own."
         self.refresh()
         self.epoch = self.epochs[-1]
 

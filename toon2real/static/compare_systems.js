@@ -18,7 +18,7 @@ function render({ model, el }) {
   });
   const panels = element("div", { class: "t2r-panels" });
   const swiper = element("div", { class: "t2r-swiper", hidden: true });
-  const problem = element("p", { class: "t2r-problem", role: "alert" });
+  const problem = problemOf(model);
   const told = element("output", { class: "t2r-told", "aria-live": "polite" });
   const store = new PictureStore(model, () => draw());
 
@@ -83,7 +83,6 @@ function render({ model, el }) {
       figure.querySelector(".t2r-measure").textContent = measures[index] ?? "";
     });
     told.textContent = `${model.get("image") + 1} of ${model.get("total")}: ${model.get("name")}`;
-    problem.textContent = model.get("problem");
     if (!swiper.hidden) drawSwipe();
   }
 
@@ -248,7 +247,7 @@ function render({ model, el }) {
       button("Save", "Save this view as PNG", download),
       own,
     ),
-    problem,
+    problem.node,
     panels,
     swiper,
     element("p", { class: "t2r-help" }, HELP),
@@ -259,14 +258,15 @@ function render({ model, el }) {
     draw();
   };
   model.on("change:image", turn);
-  model.on("change:measures change:total change:name change:problem", draw);
+  model.on("change:measures change:total change:name", draw);
   model.on("change:columns", makePanels);
   makePanels();
   look(WHOLE);
   return () => {
     model.off("change:image", turn);
-    model.off("change:measures change:total change:name change:problem", draw);
+    model.off("change:measures change:total change:name", draw);
     model.off("change:columns", makePanels);
+    problem.close();
     store.close();
   };
 }

@@ -158,7 +158,7 @@ function render({ model, el }) {
     pictures.replaceChildren(
       ...(alone ? [input(0), ...shown] : shown.flatMap((figure, index) => [input(index), figure])),
     );
-    note.textContent = model.get("note");
+    note.textContent = alone ? "" : "These runs sampled different pictures: each is shown with its own.";
   }
 
   const keyAt = (index, epoch) => `${index}/${nearestSaved(model.get("rows")[index].epochs, epoch)}`;

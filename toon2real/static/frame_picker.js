@@ -300,6 +300,7 @@ function picker(root, source) {
   function nextMove() {
     const [name, command] = moves.entries().next().value ?? [];
     moving = name !== undefined;
+    root.setAttribute("aria-busy", moving);
     if (!moving) return;
     moves.delete(name);
     source.send(command);
@@ -311,12 +312,12 @@ function picker(root, source) {
       "aria-label": `${one.name}: ${one.help}`,
     });
     const turn = () => move(one.name, state.thresholds.find(({ name }) => name === one.name).other, true);
-    const unit = element("button", { type: "button", "aria-label": `Another unit for ${one.title}`, onclick: turn });
+    const unit = element("button", { type: "button", "aria-label": `Another unit for ${one.name}`, onclick: turn });
     const value = element("output", {});
     const line = element(
       "label",
       { title: one.help, "data-name": one.name },
-      element("span", {}, one.title),
+      element("span", {}, one.name.replace("_", " ")),
       input,
       value,
       one.other === null ? element("span", {}) : unit,
