@@ -49,8 +49,9 @@ def _check(path, stream):
     if stream.codec_context is None:
         raise FilmError(f"{path}: nothing here decodes its pictures: convert it, or copy or download it again")
     if not 0 < stream.width * stream.height <= _LIMIT:
-        size = f"{stream.width} x {stream.height}"
-        raise FilmError(f"{path}: a frame of {size} pixels cannot be right: copy or download it again")
+        raise FilmError(
+            f"{path}: a frame of {stream.width} x {stream.height} pixels cannot be right: copy or download it again"
+        )
 
 # %% ../nbs/01_films.ipynb #187e9741
 # titles and comments in any encoding; from version 19 on PyAV takes them by itself
@@ -332,8 +333,7 @@ class Writer:
         self._last = -1
         self._kind = CONTAINERS.get(self.path.suffix.lower())
         if self._kind is None:
-            what = self.path.suffix or "a film without suffix"
-            raise FilmError(f"{path}: cannot write {what}: use one of {' '.join(CONTAINERS)}")
+            raise FilmError(f"{path}: cannot write a film of that name: it must end in {', '.join(CONTAINERS)}")
 
     def __enter__(self):
         self._block = self._opened()

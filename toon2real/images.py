@@ -375,14 +375,6 @@ def _shorten(text: str, font, width: int) -> str:
         text = text[:-1]
     return text + "..." if text else ""
 
-
-def _captions(captions, count: int) -> list[str]:
-    "One text for each image, or none at all"
-    captions = [str(text) for text in listify(captions)]
-    if captions and len(captions) != count:
-        raise ImageError(f"{len(captions)} captions for {count} images: pass one for each")
-    return captions
-
 # %% ../nbs/00_images.ipynb #9baf1cdb
 def grid(
     images,  # images of any kind and size: list, tensor N x 3 x H x W in [-1, 1], uint8 array N x H x W x 3
@@ -394,7 +386,9 @@ def grid(
     images = _list(images)
     if not images:
         raise ImageError("grid got no images: pass one or more")
-    captions = _captions(captions, len(images))
+    captions = listify(captions)
+    if captions and len(captions) != len(images):
+        raise ImageError(f"{len(captions)} captions for {len(images)} images: pass one for each")
     check_range(0, cols=cols)
     cols = min(cols or min(8, math.ceil(math.sqrt(len(images)))), len(images))
     width = max(im.width for im in images)
@@ -411,7 +405,7 @@ def grid(
         y = i // cols * down
         out.paste(im, (x + (width - im.width) // 2, y + (height - im.height) // 2))
         if captions:
-            text = _shorten(captions[i], font, width)
+            text = _shorten(str(captions[i]), font, width)
             draw.text((x + (width - font.getlength(text)) / 2, y + height + 2), text, (40, 40, 40), font)
     return out
 

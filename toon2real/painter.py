@@ -439,7 +439,7 @@ def sun_distance(self: Canvas):
 def near_ground(canvas):
     "Skyline of the meadow, bank or beach at our feet: its y in each column"
     scene = canvas.scene
-    rng = canvas.scene.rng(13)
+    rng = scene.rng(13)
     slope = (canvas.x - 0.5) * F(rng.choice([-1, 1]) * rng.uniform(0.12, 0.5))
     waves = canvas.noise_line("shore")
     if scene.place == "meadow":

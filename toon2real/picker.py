@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from fastcore.docments import docments
 
 from .catalogue import CurateError
-from .curate import TABS, credit
+from .curate import TABS, tile_data
 from .likeness import Likeness
 from .live import PictureWidget, static
 from .picks import DONE, FILTERS, Picks, when
@@ -182,13 +182,10 @@ def rows(
         table["size"] = own.map(kept.size())
         table["kept"] = own.map(kept.sum())
     return [
-        {
-            "frame": int(row.Index),
+        tile_data(row)
+        | {
             "film": int(row.film),
-            "shot": int(row.shot) if row.kind == "film" else None,
             "title": row.source,
-            "when": when(row),
-            "credit": credit(row),
             "hand": row.decision != "",
             "why": row.reason or ("kept by hand" if row.decision else ""),
             "size": int(row.size),

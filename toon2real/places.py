@@ -54,7 +54,7 @@ def _skyline(canvas, k, foot, height, freq, rocky):
 def hills(canvas):
     "The hills of a scene, far ones first"
     scene = canvas.scene
-    rng = canvas.scene.rng(5)
+    rng = scene.rng(5)
     season = canvas.season
     for k in range(1 + scene.hills):
         near = k / scene.hills if scene.hills else 0.3
@@ -124,7 +124,7 @@ def _facing_sun(part, hill, rough, depth):
 def _crowns(canvas, row, height, n=80):
     "The trees of one row that are in view: x, height, whether a fir, colour"
     scene = canvas.scene
-    rng = canvas.scene.rng(6, row)
+    rng = scene.rng(6, row)
     season = canvas.season
     x = np.linspace(-0.6, 1.6, n) + rng.uniform(-0.02, 0.02, n)
     fir = rng.uniform(size=n) < (0.8 if scene.tree == "fir" else 0.2)
@@ -207,7 +207,7 @@ def _mirror(part, rough, height):
 def paint_water(canvas):
     "The sea or a lake, from the horizon to our feet"
     scene = canvas.scene
-    sea = canvas.scene.place == "sea"
+    sea = scene.place == "sea"
     if scene.place == "meadow":
         return
     part = canvas.part(-9, 9, scene.horizon, 9)
@@ -347,7 +347,7 @@ def paint_ground(canvas):
     "The near ground: a beach, or grass with a path across some meadows and flowers"
     scene = canvas.scene
     season = canvas.season
-    rng = canvas.scene.rng(7)
+    rng = scene.rng(7)
     beach = scene.place == "sea" and scene.tree == "palm"
     top = canvas.ground if beach else canvas.ground - 0.014 * abs(canvas.noise_line("blades"))
     part = canvas.strip(float(top.min()) - 0.03)
@@ -426,7 +426,7 @@ def _paint_polygon(canvas, points, colour, light, ink, clip):
 def paint_things(canvas):
     "A boat on the water, a lighthouse on the highest ground, or a house"
     scene = canvas.scene
-    rng = canvas.scene.rng(12)
+    rng = scene.rng(12)
     x = rng.uniform(0.2, 0.8)
     size = rng.uniform(0.8, 1.25)
     if scene.thing == "boat":

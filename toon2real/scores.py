@@ -40,9 +40,9 @@ class Thresholds:
     licences: tuple = ()  # patterns such as "CC*": only these licences go into the set (empty: any)
 
     def __post_init__(self):
-        numbers = {name: value for name, value in vars(self).items() if name != "licences"}
-        for name, value in numbers.items():
-            if not isinstance(value, (int, float)) or not abs(value) < 1e9:  # so NaN is refused
+        for name, value in vars(self).items():
+            finite = isinstance(value, (int, float)) and abs(value) < 1e9  # so NaN is refused
+            if name != "licences" and not finite:
                 raise ValueError(f"{name}={value!r}: a threshold must be a finite number below 1e9")
         if not all(isinstance(pattern, str) for pattern in self.licences):
             raise ValueError(f"licences={self.licences!r}: give patterns such as CC*")

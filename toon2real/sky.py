@@ -77,7 +77,7 @@ def paint_cirrus(canvas):
     "Streaks of high cloud; under a low sun they are lit near it"
     scene = canvas.scene
     sky = canvas.sky
-    drift = canvas.scene.drift * 0.5
+    drift = scene.drift * 0.5
     part = canvas.strip(0, scene.horizon)
     if not scene.cirrus:
         return
@@ -98,11 +98,9 @@ def paint_cirrus(canvas):
 def ball_part(canvas, balls, base=9.0, margin=0.03):
     "The part of a canvas that holds a heap of balls (rows of x, y, radius), cut a little below `base`"
     x, y, radius = balls.astype(F).T
-    left = (x - radius).min()
-    right = (x + radius).max()
-    top = (y - radius).min()
-    bottom = (y + radius).max()
-    return canvas.part(left - margin, right + margin, top - margin, min(bottom, base) + margin)
+    left, top = (x - radius).min(), (y - radius).min()
+    right, bottom = (x + radius).max(), min((y + radius).max(), base)
+    return canvas.part(left - margin, right + margin, top - margin, bottom + margin)
 
 
 def union(part, balls):
@@ -146,7 +144,7 @@ def _cloud(u, scene):
 def paint_cumulus(canvas):
     "The heaped clouds, far ones first"
     scene = canvas.scene
-    u = canvas.scene.rng(4).uniform
+    u = scene.rng(4).uniform
     clouds = sorted((_cloud(u, scene) for _ in range(round(scene.cumulus * 8))), key=lambda cloud: -cloud[0])
     sky = canvas.strip(-9, scene.horizon)
     if not clouds:

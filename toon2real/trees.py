@@ -136,7 +136,7 @@ def paint_trees(canvas):
     "The large trees, far ones first, at the left and right of the view"
     scene = canvas.scene
     season = canvas.season
-    rng = canvas.scene.rng(8)
+    rng = scene.rng(8)
     for k, near in enumerate(sorted(rng.uniform(0, 1, scene.trees).tolist())):
         x = rng.uniform(-0.05, 0.3) if rng.uniform() < 0.5 else rng.uniform(0.7, 1.05)
         other = rng.uniform() >= 0.85 and scene.tree != "palm"
