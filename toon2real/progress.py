@@ -14,14 +14,13 @@ import os
 import time
 from collections import deque
 from contextlib import suppress
-from html import escape
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from .images import LUMA, WriteError, grid, jpeg_bytes, printable, write_atomic
-from .runs import RunError, data_uri
+from .runs import RunError, data_uri, render
 
 # %% ../nbs/27_progress.ipynb #59432d6d
 class Diverged(RuntimeError):
@@ -189,23 +188,17 @@ def loss_curve(
     "The losses over the steps"
     steps = [step for step, _ in points]
     values = np.array([[losses.get(name, 0.0) for name in names] for _, losses in points])
-    frame = "<svg width='100%' viewBox='0 0 620 130'"
     if not (values > 0).any() or steps[0] == steps[-1]:
-        return f"{frame}></svg>"
+        return render("losses.svg.j2", lines=None)
     logs = np.log10(np.where(values > 0, values, np.nan))
     low = np.nanmin(logs)
     high = np.nanmax(logs) + 0.01
     across = np.interp(steps, (steps[0], steps[-1]), (45, 610))
-    lines = ""
+    lines = []
     for curve, ink in zip(logs.T, INKS * len(names)):
         heights = np.interp(curve, (low, high), (106, 6))
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, heights) if not np.isnan(y))
-        lines += f"<polyline points='{points}' fill='none' stroke='{ink}' stroke-width='1.6'/>"
-    return f"""{frame} role='img' aria-label='Smoothed losses over the steps, logarithmic'>
-<g style='fill:currentColor;font:11px sans-serif'><path d='M45,6V110H610' fill='none' stroke='currentColor'/>
-<text x='40' y='15' text-anchor='end'>{10**high:.2g}</text><text x='40' y='110' text-anchor='end'>{10**low:.2g}</text>
-<text x='45' y='126'>step {steps[0]:,}</text><text x='610' y='126' text-anchor='end'>step {steps[-1]:,}</text>
-{lines}</g></svg>"""
+        lines.append((ink, [(x, y) for x, y in zip(across, heights) if not np.isnan(y)]))
+    return render("losses.svg.j2", lines=lines, steps=steps, lowest=10**low, highest=10**high)
 
 # %% ../nbs/27_progress.ipynb #w0words01
 def _duration(seconds: float) -> str:
@@ -267,19 +260,16 @@ class _Bar(Callback):
 def progress_page(trainer: "Trainer") -> str:
     "The numbers and the curve as HTML"
     status = trainer.status()
-    total = status["until"] * status["steps_per_epoch"]
-    inks = zip(status["losses"].items(), INKS * len(status["losses"]))
-    losses = [
-        f"<span style='white-space:nowrap'><span style='color:{ink}'>&#9679;</span> {escape(name)} {value:.3f}</span>"
-        for (name, value), ink in inks
-    ]
-    after = status["problem"] or ("" if status["state"] != "stopped" else trainer.saved_where())
-    style = "font:13px/1.6 system-ui,sans-serif;font-variant-numeric:tabular-nums;max-width:640px"
-    return f"""<div style="{style}"><b>{escape(trainer.run.name)}</b>: {escape(in_words(status))}
-<progress value="{status["step"]}" max="{total}" style="width:100%" aria-label="Steps done"></progress>
-<div style="min-height:1.6em">{escape(after or _judged(status["judged"]))}</div>
-<div>Losses, smoothed over about 100 steps: {" ".join(losses)}</div>
-{loss_curve(trainer.pace.curve, list(status["losses"]))}</div>"""
+    losses = status["losses"]
+    return render(
+        "progress.html.j2",
+        trainer=trainer,
+        status=status,
+        words=in_words(status),
+        news=trainer.saved_where() if status["state"] == "stopped" else status["problem"] or _judged(status["judged"]),
+        losses=list(zip(losses.items(), INKS * len(losses))),
+        curve=loss_curve(trainer.pace.curve, list(losses)),
+    )
 
 # %% ../nbs/27_progress.ipynb #0467957d
 class _Page(Callback):

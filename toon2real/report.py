@@ -6,8 +6,7 @@ Docs: https://toon2real.github.io/toon2real/report.html.md"""
 
 # %% auto #0
 __all__ = ['SVG', 'XLINK', 'NEUTRAL', 'MARK', 'Standing', 'results', 'named', 'palette', 'svg', 'drawing', 'spread', 'strip',
-           'showpiece', 'film', 'as_text', 'recipes', 'notes', 'chosen', 'command_line', 'command', 'report',
-           'template']
+           'showpiece', 'film', 'as_text', 'recipes', 'notes', 'chosen', 'command_line', 'command', 'report']
 
 # %% ../nbs/32_report.ipynb #e39a000c
 import base64
@@ -26,7 +25,6 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from fastcore.docments import docments
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
@@ -35,7 +33,7 @@ from .experiment import COUNTS, HIGHER, TITLES, Comparison, compare, number, per
 from .features import WeightsMissing
 from .fid import UNTRANSLATED
 from .images import check_output, grid, jpeg_bytes, resize, to_pil, utf8, write_atomic
-from .runs import Run, data_uri
+from .runs import Run, data_uri, render
 from .system import recipe_to_dict
 
 # %% ../nbs/32_report.ipynb #37451973
@@ -383,8 +381,9 @@ def report(
         about = {"results": None, "verdict": ["There is no table."], "no_table": str(error)}
     until = ["--until", cmp.until] if cmp.until else []
     again = command_line(["toon2real", "report", *[run.path for run in cmp.runs], *until])
-    page = template().render(
-        about,
+    page = render(
+        "report.html.j2",
+        **about,
         title=title or f"{listed(group.title for group in cmp.groups)}: cartoons into photographs",
         date=time.strftime("%d %B %Y").lstrip("0"),
         version=__version__,
@@ -421,15 +420,3 @@ def _without_folders(page: str, cmp: Comparison) -> str:
             short = path.relative_to(here) if path.is_relative_to(here) else Path("...", *path.parts[-2:])
             page = page.replace(str(escape(path)), str(escape(short)))
     return page
-
-
-def template():
-    "The page, without its content"
-    environment = Environment(
-        loader=PackageLoader("toon2real", "static"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")

@@ -21,7 +21,6 @@ import warnings
 from base64 import b64encode
 from contextlib import contextmanager
 from functools import partial
-from html import escape
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -32,6 +31,7 @@ import safetensors
 import torch
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors.torch import save as save_tensors
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -638,6 +638,23 @@ def data_uri(jpeg: bytes) -> str:
     "A JPEG as an address that a page can hold"
     return "data:image/jpeg;base64," + b64encode(jpeg).decode()
 
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("toon2real", "static"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(
+    name: str,  # of a template in toon2real/static
+    **values,
+) -> str:
+    "A page, or a part of one, with these values in it; their text is escaped"
+    return _TEMPLATES.get_template(name).render(values)
+
 # %% ../nbs/21_runs.ipynb #df6f4c43
 @patch
 def same_judge(self: Run, about: dict) -> bool:
@@ -815,13 +832,7 @@ def system(self: Run, epoch: int | str = None, device="cpu") -> System:
 def _repr_html_(self: Run) -> str:
     "A card of the run"
     state = (self.progress or {}).get("state")
-    parts = [escape(repr(self)) + (f" ({escape(str(state))})" if state else "")]
-    if len(self.history):
-        parts.append(self.history.tail(1).round(3).to_html(index=False, border=0))
-    if self.sample_epochs:
-        parts.append(f"Epoch {self.sample_epochs[-1]}: cartoons, and what becomes of them<br>")
-        for column in ("cartoon", "to_photo"):
-            parts.append(
-                f"<img alt='{column}' style='display:block' src='{data_uri(self.sample_bytes(None, column))}'>"
-            )
-    return "<div>" + "".join(parts) + "</div>"
+    history = self.history.tail(1).round(3).to_html(index=False, border=0) if len(self.history) else ""
+    columns = ("cartoon", "to_photo") if self.sample_epochs else ()
+    pictures = {column: data_uri(self.sample_bytes(None, column)) for column in columns}
+    return render("run.html.j2", run=self, state=state, history=history, pictures=pictures)
