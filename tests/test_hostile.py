@@ -226,7 +226,7 @@ def test_a_pickle_is_refused_without_a_hint_at_how_to_run_it(tmp_path):
 def test_pipes_are_no_weights(tmp_path):
     for name in ("w.safetensors", "w.pth"):
         os.mkfifo(tmp_path / name)
-        with pytest.raises(ValueError, match=f"{name}.*pipe"):
+        with pytest.raises(ValueError, match=f"{name} is neither"):
             Translator.load(tmp_path / name)
 
 
@@ -690,7 +690,7 @@ def test_names_in_tables_and_figures_are_text(run, tmp_path, monkeypatch):
         (lambda x: precision_recall(x, x, 0), "k=0"),
         (lambda x: frechet_distance([0, 0], [[1, 5], [0, 1]], [0, 0], np.eye(2)), "cov1 is no covariance"),
         (lambda x: frechet_distance([0, 0], np.eye(2), [0, 0], -np.eye(2)), "eigenvalue -1"),
-        (lambda x: Domain.open("scenes:cartoon:0-99999999999", 32), "1,000,000 at most"),
+        (lambda x: Domain.open("scenes:cartoon:0-99999999999", 32), "more than 1,000,000"),
         (lambda x: Domain.open("scenes:photo:0-1@0", 32), "'scenes:photo:0-1@0': side=0"),
     ],
 )

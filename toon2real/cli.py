@@ -361,9 +361,7 @@ def translate_function():
         made = translate_command(*args, **kwargs)
         print(made)
         if made.skipped or made.partial:
-            raise ValueError(
-                f"{len(made.skipped)} inputs have no result, {len(made.partial)} not a whole one: see above"
-            )
+            raise ValueError(f"{len(made.skipped) + len(made.partial)} inputs have no whole result: see above")
 
     return translate
 

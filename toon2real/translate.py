@@ -380,21 +380,20 @@ def _from_hub(address: str) -> Path:
 def find_weights(source) -> Path:
     """The path of a run or weights file: "toon2real", "cartoon2real" or "unit" (they come with the library), `source`
     itself, or what has that name in the folder TOON2REAL_WEIGHTS or in `weights` of a clone of the repository;
-    "hf://owner/repository/file" is fetched from the Hugging Face Hub. RunError lists where it was looked for."""
+    "hf://owner/repository/file" is fetched from the Hugging Face Hub. RunError lists the names."""
     if str(source).startswith(HUB):
         return _from_hub(str(source))
     folders = _weight_folders()
-    looked = [given_path(source)]
-    looked += [folder / f"{source}{suffix}" for folder in folders for suffix in ("", ".safetensors", ".pth")]
-    for path in looked:
+    named = [folder / f"{source}{suffix}" for folder in folders for suffix in ("", ".safetensors", ".pth")]
+    for path in [given_path(source), *named]:
+        if path.suffix.lower() in IMAGE_SUFFIXES | FILM_SUFFIXES:
+            raise RunError(f"{source} is to be translated: name a run or weights first, then pictures and films")
         if os.path.isfile(path) or os.path.isfile(path / "run.json"):
             return path
     hints = [_contents(folder) for folder in folders]
     if "TOON2REAL_WEIGHTS" not in os.environ:
         hints.append("TOON2REAL_WEIGHTS, a folder of your own for such names, is not set")
-    raise RunError(
-        f"{source} is not a run or weights file. Looked for {', '.join(map(str, looked))}; {'; '.join(hints)}"
-    )
+    raise RunError(f"{source} is neither a run or weights file nor the name of one: {'; '.join(hints)}")
 
 
 @patch(cls_method=True)
@@ -549,14 +548,26 @@ def _failed(file: Path, future: Future, report: FolderReport) -> bool:
     return True
 
 
+def _animated(file: Path) -> bool:
+    "Has a picture more frames than the one that is read?"
+    if file.suffix.lower() not in (".gif", ".webp"):
+        return False
+    with Image.open(file) as image:
+        return getattr(image, "is_animated", False)
+
+
+_STILL = "the first of its frames was translated: call the result of a GIF .mp4, or convert the input, for all of them"
+
+
 @patch
 def _pictures(self: Translator, todo: list, report: FolderReport, progress: bool):
     "Translate (file, result) pairs, eight at a time, which threads read and write"
-    bar = tqdm(total=len(todo), unit="image", disable=not progress)
+    bar = tqdm(total=len(todo), unit="image", disable=not progress or not todo)
     with bar, ThreadPoolExecutor(8) as pool:
         for pairs in chunked(todo, 8):
             reading = {pair: pool.submit(self._opened, pair[0]) for pair in pairs}
             read = {pair: coming.result() for pair, coming in reading.items() if not _failed(pair[0], coming, report)}
+            report.partial += [(file, _STILL) for file, _ in read if _animated(file)]
             made = zip(read, self._images(read.values()))
             writing = {pair: pool.submit(save_image, image, pair[1]) for pair, image in made}
             report.done += sum(not _failed(pair[0], going, report) for pair, going in writing.items())
@@ -736,8 +747,7 @@ def translate_command(
     """Translate images, videos and folders of them. Existing files are kept unless --overwrite is given.
 
     Args:
-        source: A run's folder, a weights file (.safetensors, or .pth of the public CycleGAN reference), or the name
-            of shipped weights or of some in the folder TOON2REAL_WEIGHTS, or hf://owner/repository/file.
+        source: A run's folder, a weights file, hf://owner/repository/file, or a name such as toon2real (shipped).
         inputs: Images, videos, folders.
         out: A folder for the results; for one image or one video also the name of the result.
         direction: Cartoons to photos, or photos to cartoons.
@@ -759,7 +769,7 @@ def translate_command(
     _check_suffix(suffix)
     check_range(0, _MOST_STEADY, steady=steady)
     todo = _plan(_pairs(inputs, out, suffix, report), overwrite, report)
-    films = [pair for pair in todo if pair[0].suffix.lower() in FILM_SUFFIXES]
+    films = [pair for pair in todo if {path.suffix.lower() for path in pair} & {*FILM_SUFFIXES, *CONTAINERS}]
     translator = Translator.load(source, epoch, device, direction=direction, side=side, precision=precision, tile=tile)
     translator._pictures([pair for pair in todo if pair not in films], report, progress)
     for file, result in films:
