@@ -297,7 +297,7 @@ def test_a_name_does_not_lead_out_of_runs(capsys, tmp_path, monkeypatch):
 def test_what_a_resumed_training_cannot_change_is_refused(run, capsys):
     for words in (["toon2real", "--lr", "0.5"], ["--save-minutes", "1"], ["--run", "elsewhere"]):
         assert main(["train", "--resume", str(run.path), *words]) == 1
-        assert "goes on with the recipe" in complaint(capsys)
+        assert "continues with the recipe" in complaint(capsys)
 
 
 def test_too_little_memory_and_errors_without_words_are_one_line(capsys, monkeypatch):
