@@ -15,9 +15,9 @@ import math
 import operator
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,20 +126,17 @@ class _Pile(NamedTuple):
     read: Callable  # a name -> its pixels, or none, and why
 
 # %% ../nbs/12_data.ipynb #02c586e5
+@dataclass(eq=False, repr=False)
 class Domain:
     "Pictures of one kind; `Domain.open` makes one"
 
-    def __init__(
-        self,
-        images: np.ndarray,  # uint8 N x S x S x 3, read-only
-        names: list[str],  # one for each picture
-        hash: str,  # see `content_hash`
-        skipped: list[tuple[str, str]] = (),  # files that cannot be read, each with the reason
-    ):
-        self.images, self.names, self.hash, self.skipped = images, names, hash, skipped
-        self.label = "array"
-        self.source = None  # absolute folder, or the name of scenes, if it is one
-        self.origin = images  # what it was opened from
+    images: np.ndarray  # uint8 N x S x S x 3, read-only
+    names: list[str]  # one for each picture
+    hash: str  # see `content_hash`
+    skipped: list[tuple[str, str]] = ()  # files that cannot be read, each with the reason
+    label: str = "array"  # what a person calls it
+    source: str = None  # absolute folder, or the name of scenes, if it is one
+    origin: object = None  # what it was opened from
 
     @property
     def side(self) -> int:
@@ -176,10 +173,7 @@ def _build(pile: _Pile, progress: bool) -> Domain:
     "Decode the pictures into a map"
     for killed in pile.place.glob(".*.tmp"):
         killed.unlink()
-    need = len(pile.names) * pile.side**2 * 3
-    free = shutil.disk_usage(pile.place).free
-    if need > free:
-        raise OSError(f"{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
+
     path = pile.place / "images.bin"
     names = []
     skipped = []

@@ -14,6 +14,7 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -248,25 +249,27 @@ class ImageSet:
         return hashlib.sha256(b"".join(map(one, self.items))).hexdigest()
 
 # %% ../nbs/24_features.ipynb #e948e1b7
-def batches(images: ImageSet, rows: range, extractor, size: int = None, progress: bool = False):
-    "Rows and pixels of one batch after the other (default: 16 on a CPU, 128 on CUDA)"
+def one_pass(
+    images: ImageSet,
+    rows: range,  # of the set
+    extractor,
+    batch: int = None,  # images at a time (default: 16 on a CPU, 128 on CUDA)
+    progress: bool = False,  # a progress bar
+    see=None,  # a function that is shown (rows, {depth: features at every place}) of each batch
+) -> dict:
+    "{depth: features} of some images, each seen once"
     device = getattr(extractor, "device", None)
-    size = size or (128 if device and device.type == "cuda" else 16)
-    with tqdm(total=len(rows), unit="image", desc=repr(extractor), disable=not progress, leave=False) as bar:
-        for start in range(0, len(rows), size):
-            chunk = rows[start : start + size]
-            yield chunk, images.rows(chunk)
-            bar.update(len(chunk))
-
-
-def one_pass(batches, extractor, see=None) -> dict:
-    "{depth: features} of batches, each seen once"
+    batch = batch or (128 if device and device.type == "cuda" else 16)
     found = []
-    for chunk, pixels in batches:
-        if see:
-            maps = extractor.maps(pixels)
-            see(chunk, maps)
-        found.append(mean_over_places(maps) if see else extractor(pixels))
+    with tqdm(total=len(rows), unit="image", desc=repr(extractor), disable=not progress, leave=False) as bar:
+        for start in range(0, len(rows), batch):
+            some = rows[start : start + batch]
+            pixels = images.rows(some)
+            if see:
+                maps = extractor.maps(pixels)
+                see(some, maps)
+            found.append(mean_over_places(maps) if see else extractor(pixels))
+            bar.update(len(some))
     return {dims: torch.cat([x[dims].cpu() for x in found]).numpy() for dims in found[0]}
 
 # %% ../nbs/24_features.ipynb #90177930
@@ -357,9 +360,7 @@ def features(
     rank, world = ranks() if shard else (0, 1)
     rows = range(rank, len(images), world)
 
-    def compute() -> dict:
-        return one_pass(batches(images, rows, extractor, batch, progress), extractor, see)
-
+    compute = partial(one_pass, images, rows, extractor, batch, progress, see)
     if see or not (images.stored if cache is None else cache):
         found = compute()
     else:

@@ -366,10 +366,10 @@ def _contents(folder: Path) -> str:
 
 def _from_hub(address: str) -> Path:
     "The file at `hf://owner/repository/file`, fetched once into the hub's own cache"
-    owner, repository, file = (address.removeprefix(HUB).split("/", 2) + ["", ""])[:3]
     try:
         from huggingface_hub import hf_hub_download
 
+        owner, repository, file = address.removeprefix(HUB).split("/", 2)
         return Path(hf_hub_download(f"{owner}/{repository}", file))
     except ImportError as e:
         raise RunError(f"{address}: pip install huggingface_hub to load from there") from e
