@@ -97,10 +97,10 @@ def test_needs_no_torch():
 def test_kill_and_go_on(films, whole, tmp_path):
     "kill -9 at several moments, then go on: the catalogue of a run that was never killed"
     path = tmp_path / "killed.sqlite"
-    slow = f"""import time, toon2real.catalogue as C
-look = C.look
+    slow = f"""import time, toon2real.catalogue as C, toon2real.scores as S
+look = S.look
 def slowly(im, **kw): time.sleep(.02); return look(im, **kw)
-C.look = slowly; put = C.Catalogue._put
+S.look = slowly; put = C.Catalogue._put
 def told(self, rows): put(self, rows); print('stored', flush=True)
 C.Catalogue._put = told; C.Catalogue({str(path)!r}).add({str(films)!r}, every=.25, progress=False)"""
     seen = []

@@ -6,18 +6,24 @@ Docs: https://toon2real.github.io/toon2real/scores.html.md"""
 
 # %% auto #0
 __all__ = ['LONG', 'THUMB', 'TILE', 'NEIGHBOURS', 'REACH', 'Thresholds', 'black_bars', 'letters', 'text_score', 'phash', 'cuts',
-           'blend', 'look']
+           'blend', 'look', 'FilmReader']
 
 # %% ../nbs/07_scores.ipynb #59885c94
+import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
+import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+from fastcore.basics import patch
 from PIL import Image
 from scipy import ndimage
 from scipy.fft import dctn
 from scipy.sparse.csgraph import connected_components
 
-from .images import jpeg_bytes
+from .films import FilmError, decode, open_film, picture, timecode
+from .images import in_background, jpeg_bytes
 
 # %% ../nbs/07_scores.ipynb #da79b270
 @dataclass(frozen=True)
@@ -253,3 +259,104 @@ def look(
         "tiny": im.resize((8, 8), Image.Resampling.BOX).tobytes(),
         "thumb": jpeg_bytes(im, 80),
     }
+
+# %% ../nbs/07_scores.ipynb #e515b738
+class FilmReader:
+    "Scores of a film, frame by frame. `FilmError` if it is no film, or no frame of it can be read."
+
+    def __init__(
+        self,
+        path,
+        every: float = 1.0,  # seconds between two sampled frames
+        after: int = None,  # go on after the frame with this time stamp
+        start: int = None,  # a sampled frame some seconds before that one (default: the beginning)
+    ):
+        self.path, self.every, self.after, self.start = path, every, after, start
+        self.problems, self.end = [], None  # what was wrong; seconds of the last frame
+        self._scaler = VideoReformatter()
+        self._tiler = VideoReformatter()
+        self._tiles = []  # (seconds, tile) of the frames around the one that is scored
+        self._last = -math.inf  # seconds of the sampled frame before it
+        with open_film(path) as (container, stream):
+            self._ratio = stream.sample_aspect_ratio or 1
+            duration = (container.duration or 0) / av.time_base
+            if stream.duration:
+                duration = float(stream.duration * stream.time_base)
+            self.facts = {"width": round(stream.width * self._ratio), "height": stream.height, "duration": duration}
+
+    def __iter__(self):
+        ahead = 4 + math.ceil(2 * REACH / self.every)  # frames that come later are needed as well
+        for row in in_background(self._score, self._sampled(), ahead=ahead):
+            row |= self._around(row["time"])
+            if self.after is None or row["pts"] > self.after:
+                yield row
+        self._finish()
+
+    @property
+    def error(self) -> str:
+        "The first problems, each once; empty if there are none"
+        problems = "; ".join(list(dict.fromkeys(self.problems))[:4])
+        return problems and f"{self.path}: {problems}"
+
+# %% ../nbs/07_scores.ipynb #3b82c09a
+@patch
+def _sampled(self: FilmReader):
+    "(frame, time stamp, seconds) of the first frame at or after each multiple of `every` seconds"
+    due, before = 0.0, -math.inf
+    for pts, seconds, frame in decode(self.path, self.start, self.problems):
+        if pts == self.start:
+            due = seconds
+        if seconds < before - 1:
+            self.problems.append(
+                f"its time stamps begin anew at {timecode(before)}, what follows is left out: "
+                "repair it with `ffmpeg -i FILM -c copy NEW.mkv`"
+            )
+        before = seconds
+        self._keep_tile(frame, seconds)
+        if seconds >= due - 1e-6:
+            due = (math.floor(seconds / self.every + 1e-6) + 1) * self.every
+            yield frame, pts, seconds
+
+
+@patch
+def _keep_tile(self: FilmReader, frame, seconds: float):
+    "Keep the tile of a decoded frame, unless its time goes backwards"
+    self.end = max(seconds, self.end or 0.0)
+    if seconds == self.end:
+        tile = self._tiler.reformat(frame, *TILE, "rgb24", interpolation=Interpolation.AREA)
+        self._tiles.append((seconds, tile.to_ndarray()))
+
+
+@patch
+def _score(self: FilmReader, sampled: tuple) -> dict:
+    "The row of one frame; called for the frames in order"
+    frame, pts, seconds = sampled
+    im = picture(frame, self._ratio, LONG, self._scaler)
+    return {**look(im, enlarge=True), "pts": pts, "time": seconds}
+
+
+@patch
+def _around(self: FilmReader, now: float) -> dict:
+    "The sharpest cut since the last sampled frame, and whether this one is a mixture of its neighbours"
+    times, tiles = zip(*self._tiles)
+    here = bisect_left(times, now)
+    early = bisect_left(times, now - REACH)
+    late = min(bisect_left(times, now + REACH), len(times) - 1)
+    new = bisect_right(times, self._last)  # the first frame after the last sampled one
+    compared = max(new - NEIGHBOURS - 1, 0)  # the first one with which a new one is compared
+    changes = cuts(np.stack(tiles[compared : here + NEIGHBOURS + 1]))
+    cut = changes[new - compared : here - compared + 1].max(initial=0)
+    self._tiles = self._tiles[max(min(early, here - NEIGHBOURS - 1), 0) :]  # the next one needs no earlier ones
+    self._last = now
+    return {"cut": float(cut), "blend": blend(tiles[early], tiles[here], tiles[late])}
+
+
+@patch
+def _finish(self: FilmReader):
+    "Note a film that is cut short; `FilmError` where no frame could be decoded"
+    if self.end is None:
+        problem = self.problems[0] if self.problems else "it holds none"
+        raise FilmError(f"{self.path}: no frame could be decoded ({problem}): copy or download it again")
+    duration = self.facts["duration"]
+    if self.end < duration - max(2.0, 0.02 * duration):
+        self.problems.append(f"it ends at {timecode(self.end)} of {timecode(duration)}: cut short")
