@@ -527,7 +527,7 @@ def test_full_disk_and_interrupt(films, tmp_path, monkeypatch):
         ):
             Curation(tmp_path / "c.sqlite", (films,), progress=False)()
     with monkeypatch.context() as patched:
-        patched.setattr("toon2real.catalogue.look", stopped)
+        patched.setattr("toon2real.scores.look", stopped)
         with pytest.raises(KeyboardInterrupt, match="films, 0 frames so far: the same command goes on"):
             Curation(tmp_path / "c.sqlite", (films,), progress=False)()
     Curation(tmp_path / "c.sqlite", (films,), progress=False)()
