@@ -311,9 +311,12 @@ def is_features(source) -> bool:
 
 def extractor_for(
     dims=None,  # Inception depth (64, ..., 2048; default: as deep as the weights go), a tuple of depths, or "simple"
+    extractor=None,  # the one that is wanted, or `best_extractor`'s name for it
     **kw,  # for `Inception`: weights, device, dtype
 ):
-    "The extractor that `dims` asks for"
+    "The extractor that is given, else the one that `dims` asks for"
+    if extractor is not None:
+        return best_extractor(extractor)
     if isinstance(dims, str) and dims == "simple":
         return SimpleFeatures()
     return Inception(max(dims) if isinstance(dims, tuple) else dims, **kw)
@@ -341,7 +344,7 @@ def best_extractor(
 def features(
     source,  # images in any form that `ImageSet` takes, or N x D features, which are returned as they are
     dims=None,  # 64, 192, 768, 2048 (default: as deep as the weights go), "simple", or a tuple: then a dict is returned
-    extractor=None,  # an `Inception`, `SimpleFeatures` or the like, instead of building one
+    extractor=None,  # an `Inception`, `SimpleFeatures` or the like, or `best_extractor`'s name for one
     cache: bool = None,  # keep and look up under `data.cache_folder()` (default: for files, memory maps, domains)
     batch: int = None,  # images at a time (default: 16 on a CPU, 128 on CUDA)
     shard: bool = False,  # share the work with the other processes of torch.distributed; each gets all rows
@@ -354,7 +357,7 @@ def features(
         return source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else source
     if extractor and inception:
         raise TypeError(f"{', '.join(inception)}: these options build an extractor, but one is given")
-    extractor = extractor or extractor_for(dims, **inception)
+    extractor = extractor_for(dims, extractor, **inception)
     depths = dims if isinstance(dims, tuple) else (dims or extractor.dims,)
     images = ImageSet(source)
     rank, world = ranks() if shard else (0, 1)

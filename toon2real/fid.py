@@ -84,7 +84,7 @@ def _gather(sources, dims, n, seed, extractor=None, **kw) -> _Sets:
     if all(map(is_features, sources)):
         extractor = _Given()
         dims = width
-    extractor = extractor or extractor_for(dims or width, **inception)
+    extractor = extractor_for(dims or width, extractor, **inception)
     dims = dims or extractor.dims
     x = [features(source, dims, extractor=extractor, **kw) for source in sources]
     of = [len(rows) for rows in x]
@@ -196,13 +196,13 @@ class Judge:
         n: int = None,  # images in every set of every row (default: as many as possible)
         seed: int = 0,  # which of them, and the intervals
         reps: int = 0,  # resamplings for intervals (` low`, ` high`); 0: none
-        extractor=None,  # an `Inception`, `SimpleFeatures` or the like (default: as `dims` says)
+        extractor=None,  # an extractor, or `best_extractor`'s name for one (default: as `dims` says)
         others=None,  # further photographs, for the floor (default: half of `target`)
         **kw,  # for `features`: cache, batch, progress
     ):
         check_range(0, seed=seed)
         check_range(0, 1_000_000, reps=reps)
-        self.extractor = extractor or extractor_for(dims)
+        self.extractor = extractor_for(dims, extractor)
         self.dims = self._depths(dims)
         self.seed = seed
         self.reps = reps
