@@ -234,6 +234,7 @@ def test_frame_picker_page(page, catalogue, tmp_path):
     wait_for_tiles(page)
     assert page.locator("img[src='x']").count() == 0
     assert {url.split(":")[0] for url in asked} <= {"file", "data"}
+    assert page.locator("option[value=like]").get_attribute("hidden") is not None  # it takes an Inception
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         keep_screenshot(page, f"frame_picker_page_{scheme}")

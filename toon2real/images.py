@@ -482,6 +482,8 @@ def check_output(
     path = Path(path)
     if path.suffix.lower() != suffix:
         raise WriteError(f"{path}: what is written there is a {suffix} file: give it a name that ends so")
+    if path.parent.is_file():
+        raise WriteError(f"{path.parent} is a file: choose a folder for the results")
     if (path.parent / "run.json").exists():
         raise WriteError(f"{path} would lie in the folder of a run: choose another folder")
     if path.is_file():

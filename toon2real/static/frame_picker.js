@@ -8,7 +8,7 @@ const ORDERS = { time: "time", near: "nearest to threshold", like: "like my pick
 
 const HELP =
   "Click a tile, Shift-click or Shift-arrows for several. k: keep, x: reject, c: leave to the filters, z: undo, " +
-  "Enter: open a shot, Escape: back. ";
+  "Enter: open a shot, Escape: back. Keeping a shot keeps what the filters leave of it. ";
 
 // `source` knows: help (words), state(), send(command), rows(offset, count), pictures(frames) -> {frame: address},
 // and, where addresses cost memory, forget(address).
@@ -355,7 +355,8 @@ function picker(root, source) {
       ),
     );
     if (old) tabs.querySelector(`[data-tab="${old}"]`)?.focus();
-    order.querySelector("[value=like]").disabled = !state.like.ready;
+    const like = order.querySelector("[value=like]");
+    like.hidden = like.disabled = !state.like.ready; // Safari shows what is hidden
     order.value = wanted.order;
     shots.checked = wanted.shots;
   }
@@ -458,7 +459,7 @@ function render({ model, el }) {
   const root = element("div", { class: "t2r t2r-picker", role: "group", "aria-label": "Pick frames" });
   const { ask, close } = questions(model);
   const source = {
-    help: HELP + "Each decision is in the catalogue at once. Keeping a shot keeps what the filters leave of it.",
+    help: `${HELP}Each decision is in the catalogue at once.`,
     state: () => model.get("state"),
     send: (command) => model.send(command),
     rows: async (offset, count) => (await ask({ kind: "rows", offset, count })).rows,
