@@ -271,7 +271,8 @@ def test_closed_streams(tmp_path, monkeypatch):
     "`toon2real ... >&- 2>&-`"
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    assert main(["curate", str(tmp_path / "c.sqlite")]) == 0 and (tmp_path / "c.sqlite").exists()
+    args = ["curate", str(tmp_path / "c.sqlite"), "--sources", str(pictures(tmp_path / "in"))]
+    assert main(args) == 0 and (tmp_path / "c.sqlite").exists()
     assert main(["evaluate"]) == 1
 
 
