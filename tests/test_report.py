@@ -222,7 +222,7 @@ def test_unfinished_unjudged_unseen(copies, tmp_path):
         "no pictures held out",
         "There is no table",
         "there are no curves",
-        "No run has kept sheets",
+        "No run has samples yet",
     ):
         assert sentence in text, sentence
     assert Outline(text).open == []

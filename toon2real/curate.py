@@ -229,7 +229,7 @@ def _check_export(self: Catalogue, df: pd.DataFrame, films: pd.DataFrame):
             f"{self.path}: no frame is kept: change the thresholds; a sheet (--sheet) shows what each marks"
         )
     if df[df.kind == "film"].groupby("film").split.nunique().gt(1).any():
-        raise CurateError("a film stands in two splits: split anew (--resplit)")
+        raise CurateError("a film is in two splits: split all films again (--resplit)")
     for i, rows in df.groupby("film"):
         film = films.loc[i]
         if not _same(film, rows):
@@ -398,7 +398,7 @@ def _read_picks(path: Path) -> tuple[str | None, list]:
     except OSError as e:
         raise CurateError(f"{path}: cannot be read ({e.strerror or e}): check the path") from e
     except ValueError as e:
-        raise CurateError(f"{path}: is no file of picks ({e}): save it from the page again") from e
+        raise CurateError(f"{path}: is not a file of picks ({e}): save it from the page again") from e
     who = printable(given.get("who") or "") or None
     return who, [((d["film"], d["pts"], d["name"]), d["keep"]) for d in given["decisions"]]
 
@@ -461,7 +461,7 @@ def _numbers(words, known: pd.Index) -> list[int]:
         last = int(found[2] or found[1])
         meant = known[(known >= first) & (known <= last)].tolist()
         if not meant:
-            raise CurateError(f"{word}: no such frames; their numbers stand on the sheets (--sheet)")
+            raise CurateError(f"{word}: no such frames; the sheets (--sheet) show their numbers")
         ids += meant
     return ids
 

@@ -28,5 +28,5 @@ def card(
     path = find_weights(name)
     about = Run(path).about if path.is_dir() else read_about(path)
     if not isinstance(about.get("card"), str):
-        raise RunError(f"{path} has no card: `Run` and `read_about` show what it says of itself")
+        raise RunError(f"{path} has no card: `Run` and `read_about` show its recipe and other facts")
     return printable(about["card"], "\n")

@@ -174,7 +174,7 @@ def _channels_last(images):
     "An array or tensor of images as uint8 N x H x W x 3"
     if getattr(images, "ndim", 0) != 4:
         raise ImageError(
-            f"{type(images).__name__} of shape {tuple(np.shape(images))} is no set of images: pass a folder, a list "
+            f"{type(images).__name__} of shape {tuple(np.shape(images))} is not a set of images: pass a folder, a list "
             "of paths or images, uint8 N x H x W x 3, floats N x 3 x H x W in [-1, 1], or a domain"
         )
     if images.dtype in (torch.uint8, np.uint8):

@@ -490,7 +490,7 @@ def check_output(
         with path.open("rb") as file:
             head = file.read(2048)
         if head and mark.encode() not in head:
-            raise WriteError(f"{path} exists, and is no earlier result of this kind: choose another name")
+            raise WriteError(f"{path} exists, and is not an earlier result of this kind: choose another name")
 
 # %% ../nbs/00_images.ipynb #js000002
 def check_shape(

@@ -137,7 +137,7 @@ def train_side_by_side(
                 _work(trainings, at_once or cores(), bar)
     except KeyboardInterrupt:
         tqdm.write("interrupted: each training saves where it is", file=sys.stderr)
-        raise KeyboardInterrupt("saved; the same again goes on from here") from None
+        raise KeyboardInterrupt("saved; run it again to continue") from None
     finally:
         for training in trainings:
             training.let_go()

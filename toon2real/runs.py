@@ -617,7 +617,7 @@ def samples(self: Run, epoch: int = None) -> dict[str, np.ndarray]:
     height, width, _ = sheet.shape
     names = SAMPLE_COLUMNS if width == len(SAMPLE_COLUMNS) * side else ONE_WAY_COLUMNS
     if width != len(names) * side or height % side:
-        raise RunError(f"{file} has {width} x {height} pixels and is no sheet of {side} px samples: remove it")
+        raise RunError(f"{file} has {width} x {height} pixels and is not a sheet of {side} px samples: remove it")
     columns = np.split(sheet, len(names), axis=1)
     return {name: column.reshape(-1, side, side, 3) for name, column in zip(names, columns)}
 
@@ -767,7 +767,7 @@ def load_checkpoint(self: Run) -> tuple[int, dict[str, torch.Tensor]]:
             continue
         self._same_recipe(about["recipe"], file)
         return step, tensors
-    raise RunError(f"{self.path} holds no sound checkpoint: start the training anew in another folder")
+    raise RunError(f"{self.path} holds no sound checkpoint: start a new training in another folder")
 
 
 @patch
@@ -781,8 +781,8 @@ def _same_recipe(self: Run, recorded: dict, file: Path):
     changed = [f"{name}={now.get(name)!r}, not {value!r}" for name, value in before.items() if now.get(name) != value]
     if changed:
         raise RunError(
-            f"{self.path / 'run.json'} was changed: it says {', '.join(changed)}, as its checkpoint was trained with. "
-            f"Put that back, or start a new run with init_from={str(self.path)!r}"
+            f"{self.path / 'run.json'} was changed after the checkpoint: it has {', '.join(changed)}. "
+            f"Restore it, or start a new run with init_from={str(self.path)!r}"
         )
 
 

@@ -631,7 +631,7 @@ def take_answers(
         for one in given["answers"]:
             check_shape(one, dict.fromkeys(("trial", "chosen", "seconds"), object))
     except ValueError as error:
-        raise ValueError(f"{path} is no file of answers ({error}): save it from the page again") from error
+        raise ValueError(f"{path} is not a file of answers ({error}): save it from the page again") from error
     answers = [(one["trial"], one["chosen"], one["seconds"]) for one in given["answers"]]
     theirs = given["study"]
     participant = given["participant"]
