@@ -271,8 +271,8 @@ class Catalogue:
 
     def films(self) -> pd.DataFrame:
         "A row for each film (or folder of stills), by name, then content; frames follow the same order"
-        frames = "(SELECT count(*) FROM frames WHERE film=f.id) frames"
-        return pd.read_sql_query(f"SELECT f.*, {frames} FROM films f ORDER BY name, content", self.db, index_col="id")
+        query = "SELECT f.*, (SELECT count(*) FROM frames WHERE film=f.id) frames FROM films f ORDER BY name, content"
+        return pd.read_sql_query(query, self.db, index_col="id")
 
     @property
     def thresholds(self) -> Thresholds:
@@ -551,11 +551,11 @@ def _merge_frames(self: Catalogue):
     "Frames and decisions of the attached catalogue `other`"
     columns = self._columns("frames", "id", "film")
     theirs = ", ".join(f"r.{column}" for column in columns)
-    frames = f"SELECT f.id, {theirs} {_FRAMES.format('frames')}"
-    self.db.execute(f"INSERT OR IGNORE INTO frames(film, {', '.join(columns)}) {frames}")
-    decisions = f"SELECT f.id, r.pts, r.name, r.keep, r.who, r.at {_FRAMES.format('decisions')}"
     self.db.execute(
-        f"""INSERT INTO decisions {decisions}
+        f"INSERT OR IGNORE INTO frames(film, {', '.join(columns)}) SELECT f.id, {theirs} {_FRAMES.format('frames')}"
+    )
+    self.db.execute(
+        f"""INSERT INTO decisions SELECT f.id, r.pts, r.name, r.keep, r.who, r.at {_FRAMES.format("decisions")}
         ON CONFLICT(film, pts, name) DO UPDATE SET keep=excluded.keep, who=excluded.who, at=excluded.at
         WHERE excluded.at > decisions.at"""
     )

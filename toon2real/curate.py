@@ -409,8 +409,8 @@ def take_picks(
 ) -> str:  # what was applied, in words
     "Apply the decisions of a page to the catalogue; applying them twice changes nothing"
     who, decisions = _read_picks(path)
-    query = "SELECT f.content, r.pts, r.name, r.id FROM frames r JOIN films f ON f.id=r.film"
-    ids = {tuple(frame): id for *frame, id in cat.db.execute(query)}
+    rows = cat.db.execute("SELECT f.content, r.pts, r.name, r.id FROM frames r JOIN films f ON f.id=r.film")
+    ids = {tuple(frame): id for *frame, id in rows}
     lost = len(decisions)
     taken = []
     for keep, word in DONE.items():
@@ -550,8 +550,8 @@ def _do(self: Curation, cat: Catalogue):
 def _add(self: Curation, cat: Catalogue):
     "Read the sources, and print what a person should know about them"
     facts = {"licence": self.licence, "author": self.author, "link": self.link}
-    progress = self.progress and bool(self.sources)
-    notes = cat.add(self.sources, self.every, _shard(self.shard), self.group, progress=progress, **facts)
+    facts["progress"] = self.progress and bool(self.sources)
+    notes = cat.add(self.sources, self.every, _shard(self.shard), self.group, **facts)
     for note in notes.itertuples():
         print(printable(f"{note.status}: {note.what}".replace(f"{Path.cwd()}{os.sep}", "")))
 

@@ -161,8 +161,8 @@ class Web:
             )
         if not 0.001 <= rate < float("inf"):
             raise PhotoError(f"rate={rate}: use a positive number of requests a second, 0.001 or more")
-        agent = f"toon2real/{__version__} (+https://github.com/toon2real/toon2real)"
-        self.pool = _Pool(base, headers={"User-Agent": agent}, timeout=timeout)
+        headers = {"User-Agent": f"toon2real/{__version__} (+https://github.com/toon2real/toon2real)"}
+        self.pool = _Pool(base, headers=headers, timeout=timeout)
         self.base, self.rate, self.tries, self.backoff, self.cooldown = base, rate, tries, backoff, cooldown
         self.next = 0.0  # when the next request may be made
         self.waiting = lambda why: None  # called before a long wait

@@ -295,8 +295,7 @@ def _hear(self: FramePicker, widget, message: dict, buffers: list):
 
 @patch
 def hear_rows(self: FramePicker, message: dict, buffers: list):
-    rows = self.rows(message["offset"], message["count"])
-    self.send({"number": message["number"], "rows": rows})
+    self.send({"number": message["number"], "rows": self.rows(message["offset"], message["count"])})
 
 
 @patch

@@ -90,8 +90,7 @@ def pixel_at(position, start, pixel, last, shift=0.0):
 def paint_hills(canvas):
     "All hills, far ones first"
     for k, hill in enumerate(hills(canvas)):
-        part = behind_ground(canvas, hill.top, 0.02)
-        _paint_hill(part, hill, k)
+        _paint_hill(behind_ground(canvas, hill.top, 0.02), hill, k)
 
 
 def _paint_hill(part, hill, k):
@@ -480,8 +479,7 @@ def paint_lens(canvas):
     img *= rng.uniform(0.97, 1.03, 3).astype(F).reshape(3, 1, 1)  # white balance
     x, y = (np.linspace(-1, 1, n, dtype=F) for n in (canvas.width, canvas.height))
     img *= 1 - rng.uniform(0.06, 0.16) * (x * x + (y * y)[:, None]) * 0.5  # dark corners
-    grain = rng.standard_normal((canvas.height, canvas.width), dtype=F)
-    img += grain * rng.uniform(0.006, 0.012)
+    img += rng.standard_normal((canvas.height, canvas.width), dtype=F) * rng.uniform(0.006, 0.012)  # grain
 
 # %% ../nbs/05_places.ipynb #1c2ab7ad
 LAYERS = {

@@ -195,8 +195,7 @@ def cuts(
     tiles: np.ndarray,  # uint8, n x 18 x 32 x 3: frames one after the other
 ) -> np.ndarray:  # float, n; 0 for the first one
     "How many times more each frame differs from the one before than its neighbours do from theirs"
-    steps = np.abs(np.diff(tiles.astype(np.int16), axis=0)).mean((1, 2, 3))
-    change = np.append(0, steps)
+    change = np.append(0, np.abs(np.diff(tiles.astype(np.int16), axis=0)).mean((1, 2, 3)))
     window = np.ones(2 * NEIGHBOURS + 1)
     inner = slice(NEIGHBOURS, NEIGHBOURS + len(change))
     around = np.convolve(change, window)[inner] - change

@@ -144,8 +144,8 @@ def _cloud(u, scene):
 def paint_cumulus(canvas):
     "The heaped clouds, far ones first"
     scene = canvas.scene
-    u = scene.rng(4).uniform
-    clouds = sorted((_cloud(u, scene) for _ in range(round(scene.cumulus * 8))), key=lambda cloud: -cloud[0])
+    uniform = scene.rng(4).uniform
+    clouds = sorted((_cloud(uniform, scene) for _ in range(round(scene.cumulus * 8))), key=lambda cloud: -cloud[0])
     sky = canvas.strip(-9, scene.horizon)
     if not clouds:
         return
