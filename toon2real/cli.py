@@ -279,8 +279,17 @@ def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
             f"two of the folders have the same name ({', '.join(map(str, folders))}): "
             "rename one, because rows take these names"
         )
-    options = {"n": on.n, "seed": on.seed, "reps": on.reps, "extractor": best_extractor(on.extractor)}
-    table = fid.evaluate(named, on.photo, on.cartoon, None, progress=sys.stderr.isatty(), **options)
+    table = fid.evaluate(
+        named,
+        on.photo,
+        on.cartoon,
+        dims=None,
+        n=on.n,
+        seed=on.seed,
+        reps=on.reps,
+        extractor=best_extractor(on.extractor),
+        progress=sys.stderr.isatty(),
+    )
     _say(f"{_terms(table.attrs)}\n\n{markdown(table)}")
     if out:
         write_atomic(out, utf8(table.to_csv()))
@@ -420,10 +429,12 @@ def _reason(error: Exception) -> str:
 
 def _refuse_empty(args: list[str]):
     "ValueError for an empty argument, which would mean the working folder, except for texts"
-    words = [part for word in args for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    for before, word in zip(["the command", *words], words):
-        if not word and before not in ("--licence", "--author", "--link"):
-            raise ValueError(f"an empty argument stands after {before}: give it a value, or leave it out")
+    before = "the command"
+    for option in args:
+        for word in option.split("=", 1) if option.startswith("--") else [option]:
+            if not word and before not in ("--licence", "--author", "--link"):
+                raise ValueError(f"an empty argument stands after {before}: give it a value, or leave it out")
+            before = word
 
 
 def _end(number, frame):

@@ -297,8 +297,15 @@ class Comparison:
         "Who judges all rows of the table"
         first = self.runs[0].about
         spare = spare_photos(self.runs[0], self.photo)
-        terms = {"seed": self.seed, "reps": self.reps, "extractor": self.extractor, "progress": self.progress}
-        judge = judge_of(*self._pictures, spare, self.n, **terms)
+        judge = judge_of(
+            *self._pictures,
+            spare,
+            self.n,
+            seed=self.seed,
+            reps=self.reps,
+            extractor=self.extractor,
+            progress=self.progress,
+        )
         if self._scenes and "judge" in first:
             judge.images = first["judge"]["images"]  # another processor draws the same scenes, but not to the last bit
         return judge

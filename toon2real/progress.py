@@ -127,8 +127,7 @@ class Record(Callback):
             self._write(trainer)
 
     def preview(self, trainer, c, fake):
-        sheet = jpeg_bytes(grid([*c, *fake], cols=len(c)))
-        self._keep(trainer, "preview.jpg", sheet)
+        self._keep(trainer, "preview.jpg", jpeg_bytes(grid([*c, *fake], cols=len(c))))
 
     def epoch(self, trainer, row, samples):
         super().epoch(trainer, row, samples)
@@ -240,10 +239,13 @@ class _Bar(Callback):
 
     def begin(self, trainer):
         batch = trainer.recipe.batch
-        seconds = 0.5 if os.isatty(2) else 30
-        counts = dict(total=trainer.until * trainer.pairs.steps * batch, initial=trainer.step * batch)
         self.bar = tqdm(
-            desc=printable(trainer.run.name), unit="pair", mininterval=seconds, dynamic_ncols=True, **counts
+            desc=printable(trainer.run.name),
+            unit="pair",
+            total=trainer.until * trainer.pairs.steps * batch,
+            initial=trainer.step * batch,
+            mininterval=0.5 if os.isatty(2) else 30,
+            dynamic_ncols=True,
         )
 
     def losses(self, trainer):
@@ -291,9 +293,12 @@ class _Page(Callback):
 
     def preview(self, trainer, c, fake):
         sheet = grid([*c[:6], *fake[:6]], cols=len(c[:6]))
-        size = f"width='{sheet.width}' height='{sheet.height}' style='max-width:100%;height:auto'"
-        alt = "alt='Cartoons, and under each what becomes of it'"
-        self.pictures.update(self.html(f"<img {size} {alt} src='{data_uri(jpeg_bytes(sheet))}'>"))
+        self.pictures.update(
+            self.html(
+                f"<img width='{sheet.width}' height='{sheet.height}' style='max-width:100%;height:auto' "
+                f"alt='Cartoons, and under each what becomes of it' src='{data_uri(jpeg_bytes(sheet))}'>"
+            )
+        )
 
     def end(self, trainer):
         self.losses(trainer)

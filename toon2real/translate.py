@@ -536,16 +536,17 @@ def _plan(pairs: Iterable[tuple[Path, Path]], overwrite: bool, report: FolderRep
 _LASTING = errno.ENOSPC, errno.EDQUOT, errno.EROFS  # where the next file would fail as well
 
 
-def _failed(file: Path, future: Future, report: FolderReport) -> bool:
-    "Whether a file could not be read or written: then the report says why"
-    error = future.exception()
-    if error is None:
-        return False
-    known = isinstance(error, ImageError | TranslateError | WriteError)
-    if not known or getattr(error.__cause__, "errno", None) in _LASTING:
-        raise error
-    report.skipped.append((file, str(error)))
-    return True
+def _finished(jobs: dict[tuple, Future], report: FolderReport) -> dict[tuple, object]:
+    "What came of each (file, result); one that could not be read or written goes into the report"
+    finished = {}
+    for pair, job in jobs.items():
+        try:
+            finished[pair] = job.result()
+        except (ImageError, TranslateError, WriteError) as e:
+            if getattr(e.__cause__, "errno", None) in _LASTING:
+                raise
+            report.skipped.append((pair[0], str(e)))
+    return finished
 
 
 def _animated(file: Path) -> bool:
@@ -565,12 +566,11 @@ def _pictures(self: Translator, todo: list, report: FolderReport, progress: bool
     bar = tqdm(total=len(todo), unit="image", disable=not progress or not todo)
     with bar, ThreadPoolExecutor(8) as pool:
         for pairs in chunked(todo, 8):
-            reading = {pair: pool.submit(self._opened, pair[0]) for pair in pairs}
-            read = {pair: coming.result() for pair, coming in reading.items() if not _failed(pair[0], coming, report)}
+            read = _finished({pair: pool.submit(self._opened, pair[0]) for pair in pairs}, report)
             report.partial += [(file, _STILL) for file, _ in read if _animated(file)]
             made = zip(read, self._images(read.values()))
-            writing = {pair: pool.submit(save_image, image, pair[1]) for pair, image in made}
-            report.done += sum(not _failed(pair[0], going, report) for pair, going in writing.items())
+            jobs = {pair: pool.submit(save_image, image, pair[1]) for pair, image in made}
+            report.done += len(_finished(jobs, report))
             bar.update(len(pairs))
 
 # %% ../nbs/26_translate.ipynb #ebfd894c

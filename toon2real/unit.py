@@ -295,9 +295,9 @@ def discriminators_loss(self: UNIT, batch: Batch, scratch: dict):
     with torch.no_grad():
         fake_r = self.H_r(self.E_c(batch.c) + z["dis_c"])
         fake_c = self.H_c(self.E_r(batch.r) + z["dis_r"])
-    terms = dict(dis_c=_judged(self.D_c, batch.c, fake_c), dis_r=_judged(self.D_r, batch.r, fake_r))
+    terms = {"dis_c": _judged(self.D_c, batch.c, fake_c), "dis_r": _judged(self.D_r, batch.r, fake_r)}
     total = self.recipe.gan * sum(terms.values())
-    return total, terms | dict(dis_total=total)
+    return total, terms | {"dis_total": total}
 
 
 def _judged(D: MultiScaleDiscriminator, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
@@ -334,8 +334,9 @@ def generators_loss(self: UNIT, batch: Batch, scratch: dict):
     )
     recipe = self.recipe
     weights = recipe.gan, recipe.reconstruction, recipe.kl, recipe.cycle, recipe.cycle_kl
-    total = sum(weight * term for weight, term in zip(np.repeat(weights, 2).tolist(), terms.values(), strict=True))
-    return total, terms | dict(gen_total=total)
+    of_both_domains = [weight for weight in weights for _ in "cr"]
+    total = sum(weight * term for weight, term in zip(of_both_domains, terms.values(), strict=True))
+    return total, terms | {"gen_total": total}
 
 # %% ../nbs/19_unit.ipynb #c289efe6
 def _reference_keys(domain: str, blocks: int) -> tuple[list[str], list[str]]:
