@@ -583,7 +583,9 @@ def fit(self: Trainer, epochs: int = None, background: bool = False) -> "Run | B
     """Train until `epochs` are complete (by default the recipe's schedule, or what an interrupted `fit` was asked for);
     in the `background`, return at once with a handle"""
     total = self.recipe.total_epochs
-    until = self.run.about.get("until", total) if epochs is None else epochs
+    asked = self.run.about.get("until", total)
+    usual = asked if self.step < asked * self.pairs.steps else total
+    until = usual if epochs is None else epochs
     if not 1 <= until <= total:
         schedule = f"the recipe's schedule has 1 to {total}: change its epochs and decay_epochs"
         raise ValueError(f"epochs={until}, but {schedule}")
