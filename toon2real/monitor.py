@@ -75,7 +75,7 @@ class TrainingMonitor(PictureWidget, Callback):
 
     def preview(self, trainer, c, fake):
         self.caption = f"Step {trainer.step:,}: cartoons, and under each what becomes of it"
-        self.newest = jpeg_bytes(grid([*c[:6], *fake[:6]], cols=len(c[:6])))
+        self.newest = jpeg_bytes(grid([*c[:6], *fake[:6]], cols=len(c[:6]), pad=0))
 
     def epoch(self, trainer, row, samples):
         if samples is not None:
