@@ -333,7 +333,7 @@ class Writer:
         self._last = -1
         self._kind = CONTAINERS.get(self.path.suffix.lower())
         if self._kind is None:
-            raise FilmError(f"{path}: cannot write a film of that name: it must end in {', '.join(CONTAINERS)}")
+            raise FilmError(f"{path}: cannot write a film of that name: use one of {' '.join(CONTAINERS)}")
 
     def __enter__(self):
         self._block = self._opened()
