@@ -181,11 +181,11 @@ class Slow(Callback):
 
 
 def test_callbacks_have_begun_when_fit_returns(tmp_path):
-    "So that a monitor stands below the cell that started the training, not below the next"
+    "So that a monitor stands below the cell that started the training, not below the next, whose widgets find samples"
     slow, recipe = Slow(), toon2real.tiny(width=8, blocks=1, epochs=1, decay_epochs=0)
     options = {"callbacks": [slow], "progress": False}
     trainer = Trainer(recipe, "scenes:cartoon:0-3@72", "scenes:photo:4-7@72", tmp_path / "run", **options)
     handle = trainer.fit(background=True)
-    assert slow.shown
+    assert slow.shown and trainer.run.sample_epochs == [0]
     handle.stop()
     handle.wait()

@@ -524,8 +524,6 @@ def saved_where(self: Trainer) -> str:
 @patch
 def _loop(self: Trainer, came: list):
     "Steps until all are done or somebody asked for a stop; between them the first process does what is due"
-    if self.first:
-        self._first_samples()
     while self.step < self.until * self.pairs.steps and not self._stops(came):
         start = time.monotonic()
         self._step()
@@ -604,12 +602,14 @@ def fit(self: Trainer, epochs: int = None, background: bool = False) -> "Run | B
 
 @patch
 def _train(self: Trainer, began=lambda: None):
-    "From here to `until`, or to where it is stopped; `began` is called when callbacks have begun"
+    "From here to `until`, or to where it is stopped; `began` is called when there is something to see"
     with ExitStack() as held, _determinism(self.options.deterministic), interruptible() as came:
         by_the_first(lambda: self._begin(held))
         self.run.about["until"], self.state, self.problem = self.until, "training", ""
         try:
             self._tell("begin")
+            if self.first:
+                self._first_samples()
             began()
             self._loop(came)
             self.state = "finished" if self.step >= self.until * self.pairs.steps else "stopped"
