@@ -519,7 +519,7 @@ def test_a_sheet_of_another_size_is_named(run):
     (run.path / "samples").mkdir()
     for size in ((64 * 6 + 1, 64), (64 * 6, 65), (1, 1)):
         Image.new("RGB", size).save(run.path / "samples" / "epoch-0001.png")
-        with pytest.raises(RunError, match="epoch-0001.png.*no sheet"):
+        with pytest.raises(RunError, match="epoch-0001.png.*is not a sheet"):
             run.samples()
 
 
