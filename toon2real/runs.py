@@ -832,7 +832,8 @@ def system(self: Run, epoch: int | str = None, device="cpu") -> System:
 def _repr_html_(self: Run) -> str:
     "A card of the run"
     state = (self.progress or {}).get("state")
-    history = self.history.tail(1).round(3).to_html(index=False, border=0) if len(self.history) else ""
+    last = self.history.tail(1)
+    history = last.to_html(index=False, border=0, float_format="{:.4g}".format) if len(last) else ""
     columns = ("cartoon", "to_photo") if self.sample_epochs else ()
     pictures = {column: data_uri(self.sample_bytes(None, column)) for column in columns}
     return render("run.html.j2", run=self, state=state, history=history, pictures=pictures)
