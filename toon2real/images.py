@@ -410,9 +410,13 @@ def grid(
     return out
 
 # %% ../nbs/00_images.ipynb #a28fc56c
-def jpeg_bytes(im, quality: int = 88) -> bytes:
+def jpeg_bytes(
+    im,
+    quality: int = 88,
+    optimize: bool = True,  # False: twice as fast, 3 to 30 % larger
+) -> bytes:
     "One image of any kind as JPEG with full colour resolution (no chroma subsampling: outlines of cartoons stay clean)"
-    return _encoded(im, "JPEG", quality=quality, subsampling=0)
+    return _encoded(im, "JPEG", quality=quality, subsampling=0, optimize=optimize)
 
 
 def png_bytes(im) -> bytes:

@@ -256,7 +256,7 @@ def look(
         "hash": phash(grey),
         **{"top": top, "bottom": bottom, "left": left, "right": right},
         "tiny": im.resize((8, 8), Image.Resampling.BOX).tobytes(),
-        "thumb": jpeg_bytes(im, 80),
+        "thumb": jpeg_bytes(im, 80, optimize=False),
     }
 
 # %% ../nbs/07_scores.ipynb #e515b738
