@@ -96,7 +96,7 @@ def test_another_judge_never_shares_a_column(tmp_path):
     about = json.loads((path / "run.json").read_text())
     about["judge"]["extractor"] = "another"
     (path / "run.json").write_text(json.dumps(about))
-    with pytest.warns(UserWarning, match="goes on without metrics"):
+    with pytest.warns(UserWarning, match="continues without metrics"):
         run = Trainer.resume(path, C, R, VAL, progress=False).fit()
     assert run.history[run.metric].isna().tolist() == [False, True, True, True]
     judge_run(run, *VAL, n=4, extractor="simple")

@@ -128,7 +128,7 @@ def pick_by_mouse(page, root, catalogue: Path):
     tiles.nth(1).click()
     tiles.nth(3).click(modifiers=["Shift"])
     assert root.locator(".t2r-where").inner_text().endswith("3 chosen")
-    root.get_by_role("button", name="Reject what is chosen").click()
+    root.get_by_role("button", name="Reject the selection").click()
     said(page, 1)
     assert {keep for _, keep in decisions(catalogue)} == {0}
     undo = root.get_by_role("button", name="Undo the last decision")
@@ -138,7 +138,7 @@ def pick_by_mouse(page, root, catalogue: Path):
     wait_for_tiles(page)
     in_time = tiles.first.get_attribute("data-frame")
     tiles.nth(3).click()
-    root.get_by_role("button", name="Keep what is chosen").click()
+    root.get_by_role("button", name="Keep the selection").click()
     said(page, 3)
     films = root.get_by_label("Film", exact=True)
     films.select_option(label="film.mp4")

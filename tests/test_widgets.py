@@ -293,7 +293,7 @@ def test_human_study(lab, page, tmp_path):
         page.evaluate(dark)  # as Colab and VS Code say it
         assert light != root.evaluate("node => getComputedStyle(node).backgroundColor") == "rgb(30, 30, 30)"
     page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Start anew").click()
+    page.get_by_role("button", name="Start again").click()
     page.wait_for_function("document.querySelector('#page').dataset.trial === '0'")
 
 

@@ -62,9 +62,7 @@ def quickstart(out: Path = Path("quickstart")):
     print("drawing scenes, then training UNIT, Cartoon-to-real and toon2real on them; Ctrl-C saves", flush=True)
     table = quick.quickstart(out)
     print("\nFrom the cartoon to its translation: the distance to the true photographs, which no system saw")
-    print(
-        f"(8-bit levels, lower is nearer; Frechet on hand-made features, which is no FID)\n\n{quick.summary(table)}\n"
-    )
+    print(f"(8-bit levels, lower is nearer; Frechet on hand-made features, not an FID)\n\n{quick.summary(table)}\n")
     print(f"{table.round(1).to_string(na_rep='')}\n")
     print(f"pictures:  {out / 'comparison.png'}\ntable:     {out / 'table.csv'}\nruns:      {out / 'runs'}", flush=True)
     runs = [out / "runs" / recipe.name for recipe in quick.quickstart_recipes()]
@@ -146,7 +144,7 @@ def _stop(path: Path):
 
     run = Run(path)
     run.stop()
-    _say(f"asked {path} to stop after the step under way")
+    _say(f"asked {path} to stop after its current step")
     while run.running:
         time.sleep(0.2)
     _say(f"stopped at step {run.checkpoint_steps[-1]}: continue with {run.refresh().how_to_go_on}")

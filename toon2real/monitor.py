@@ -74,7 +74,7 @@ class TrainingMonitor(PictureWidget, Callback):
             self._draw()
 
     def preview(self, trainer, c, fake):
-        self.caption = f"Step {trainer.step:,}: cartoons, and under each what becomes of it"
+        self.caption = f"Step {trainer.step:,}: cartoons, and below each its translation"
         self.newest = jpeg_bytes(grid([*c[:6], *fake[:6]], cols=len(c[:6]), pad=0))
 
     def epoch(self, trainer, row, samples):

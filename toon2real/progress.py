@@ -296,7 +296,7 @@ class _Page(Callback):
         self.pictures.update(
             self.html(
                 f"<img width='{sheet.width}' height='{sheet.height}' style='max-width:100%;height:auto' "
-                f"alt='Cartoons, and under each what becomes of it' src='{data_uri(jpeg_bytes(sheet))}'>"
+                f"alt='Cartoons, and below each its translation' src='{data_uri(jpeg_bytes(sheet))}'>"
             )
         )
 

@@ -271,7 +271,7 @@ class Run:
         except (OSError, ValueError) as e:
             raise RunError(f"{file} is damaged ({e}): restore it from a copy") from e
         if self.about.pop("sha256", None) not in (None, _digest(self.about)):
-            warnings.warn(f"{file} was changed after the training wrote it: what it says may be wrong", stacklevel=2)
+            warnings.warn(f"{file} was changed after the training wrote it: its content may be wrong", stacklevel=2)
 
     def update(self, **about):
         "Write these entries into run.json"

@@ -644,7 +644,7 @@ def stop(self: Trainer):
 
 @patch
 def look(self: Trainer):
-    "For callbacks and other threads: translate and show the samples after the step under way"
+    "For callbacks and other threads: translate and show the samples after the current step"
     self.look_asked = True
 
 # %% ../nbs/28_training.ipynb #5df30dc7
@@ -708,7 +708,7 @@ class Background:
         return not self._ended.done()
 
     def stop(self):
-        "Ask for the end after the step under way, with a checkpoint; `wait` waits for it"
+        "Ask for the end after the current step, with a checkpoint; `wait` waits for it"
         self.trainer.stop()
 
     def wait(self, seconds: float = None) -> Run:
@@ -828,7 +828,7 @@ def _same_judge(self: Trainer):
         raise RunError(f"{path / 'run.json'} lacks judge: restore it from a copy")
     warnings.warn(
         f"{path} was judged on {before['extractor']}, N = {before['n']}, and would now be judged on {now.extractor!r}, "
-        f"N = {now.n}, or on other pictures: it goes on without metrics. Bring back what it had "
+        f"N = {now.n}, or on other pictures: it continues without metrics. Restore what it had "
         f"(TOON2REAL_INCEPTION names a weights file), or judge it anew afterwards: toon2real evaluate {path}",
         stacklevel=3,
     )

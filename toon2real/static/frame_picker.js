@@ -63,14 +63,14 @@ function picker(root, source) {
     value: size,
     "aria-label": "Size of the pictures",
   });
-  const again = button("Sort again", "Order anew: what was decided is sorted in (o)", () => look({}));
+  const again = button("Sort again", "Sort again, with your new decisions (o)", () => look({}));
   const back = button("← All shots", "Back to all shots (Escape)", () => leave());
   const where = element("strong", { class: "t2r-where" });
 
   // What is done
-  const keep = button("✓ Keep", "Keep what is chosen (k)", () => decide(true), { class: "t2r-keep" });
-  const reject = button("✗ Reject", "Reject what is chosen (x)", () => decide(false), { class: "t2r-reject" });
-  const clear = button("Leave to filters", "Take back what was decided about what is chosen (c)", () => decide(null));
+  const keep = button("✓ Keep", "Keep the selection (k)", () => decide(true), { class: "t2r-keep" });
+  const reject = button("✗ Reject", "Reject the selection (x)", () => decide(false), { class: "t2r-reject" });
+  const clear = button("Leave to filters", "Remove your decisions about the selection (c)", () => decide(null));
   const undo = button("Undo", "Undo the last decision (z)", () => source.send({ kind: "undo" }));
   const message = element("output", { class: "t2r-told", "aria-live": "polite" });
   const likeness = element("p", { class: "t2r-help" });
@@ -276,7 +276,7 @@ function picker(root, source) {
             " ",
             action(row, false, "✗ Reject", "Reject all of"),
             " ",
-            action(row, null, "Leave to filters", "Take back all decisions about"),
+            action(row, null, "Leave to filters", "Remove all decisions about"),
           ),
         ),
       ),

@@ -121,7 +121,7 @@ function standalone(root, { trials, pictures, study: id, participant }) {
   const { show } = study(root, {
     picture: async (key) => pictures[key],
     answer: (given) => keep([...answers, { ...given, at: new Date().toISOString() }]),
-    farewell: "Now save your answers, and give the file back to who asked you.",
+    farewell: "Now save your answers, and give the file to the person who asked you.",
   });
   const next = () => show(trials[answers.length] ?? null, answers.length, trials.length);
   root.append(
@@ -130,7 +130,7 @@ function standalone(root, { trials, pictures, study: id, participant }) {
       { class: "t2r-bar" },
       who,
       button("Save my answers", "Save my answers as a file", save),
-      button("Start anew", "Start anew, for somebody else", forget),
+      button("Start again", "Start again, for another person", forget),
     ),
   );
   next();

@@ -22,9 +22,9 @@ function render({ model, el }) {
     hint.textContent = asked = words;
     model.send({ kind });
   };
-  const stop = button("■ Stop", "Stop after the step under way, and save", () => ask("stop", "stopping …"));
+  const stop = button("■ Stop", "Stop after the current step, and save", () => ask("stop", "stopping …"));
   const goOn = button("▶ Go on", "Go on from where it was saved", () => ask("go_on", "going on …"));
-  const look = button("Sample now", "Translate the samples after the step under way", () => ask("look", "sampling …"));
+  const look = button("Sample now", "Translate the samples after the current step", () => ask("look", "sampling …"));
 
   function drawButtons() {
     const training = model.get("status").state === "training";
