@@ -32,11 +32,11 @@ from .cyclegan import cartoon2real, toon2real
 from .data import Domain, choose
 from .distances import frechet_features
 from .features import best_extractor, simple_features
-from .fid import FLOOR, UNTRANSLATED, Judge
+from .fid import FLOOR, UNTRANSLATED, Judge, judge_of
 from .images import check_output, check_range, printable, utf8, write_atomic
 from .runs import Run, RunError, translate_all
 from .system import Recipe, recipe_to_dict
-from .training import Trainer, judge_of
+from .training import Trainer
 from .unit import unit
 
 # %% ../nbs/29_experiment.ipynb #f8432641
