@@ -915,6 +915,7 @@ def test_empty_and_halved_arguments_in_python(tmp_path, monkeypatch):
 def test_options_are_checked_where_nothing_asks_for_them_yet(args, told, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("FLICKR_API_KEY", "0123456789abcdef0123456789abcdef")
     monkeypatch.chdir(pictures(tmp_path / "here"))
+    Catalogue("c.sqlite").close()
     assert main(args) == 1
     assert told in complaint(capsys) and not list(Path().glob("o*"))
 
