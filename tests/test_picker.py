@@ -216,8 +216,20 @@ def reject_in_time(page, marked, frame: int):
         page.keyboard.press("ArrowRight")
     duplicates = page.locator("[data-tab=duplicate]").inner_text()
     page.keyboard.press("x")
-    said(page, 3)
+    said(page, 5)
     assert page.locator("[data-tab=duplicate]").inner_text() != duplicates
+
+
+def keep_among_rejects(page):
+    "Of a shot's tile among rejects the frame that is shown is kept, and nothing else of the shot; taken back"
+    page.locator("[data-tab=duplicate]").click()
+    page.wait_for_function("document.querySelector('[data-tab=duplicate]').getAttribute('aria-pressed') === 'true'")
+    page.locator(".t2r-grid").press("Home")
+    page.keyboard.press("k")  # among rejects: the frame that is shown, and nothing else of its shot
+    said(page, 3)
+    assert page.get_by_text("1 frame kept").is_visible()
+    page.keyboard.press("z")
+    said(page, 4)
 
 
 @pytest.mark.browser
@@ -242,12 +254,13 @@ def test_frame_picker_page(page, catalogue, tmp_path):
     said(page, 1)
     page.keyboard.press("k")
     said(page, 2)
+    keep_among_rejects(page)
 
     twin = marked[marked.marks == "duplicate"].iloc[-1]
     reject_in_time(page, marked, twin.duplicate_of)
     page.locator("summary", has_text="By film").click()
     page.get_by_role("button", name="Reject all of stills").click()
-    said(page, 4)
+    said(page, 6)
     kept = page.get_by_text("of 40 kept").inner_text()
     page.get_by_role("button", name="rejected: ").click()
     page.get_by_label("Order", exact=True).select_option("near")

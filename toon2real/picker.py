@@ -198,8 +198,6 @@ def rows(
 @patch
 def _shot_of(self: FramePicker, frames) -> pd.Series:
     "All frames of the shots that these frames stand for: frame -> the frame that is shown"
-    if not self.by_shot:
-        return pd.Series(frames, frames)
     every = self.picks.now.view
     return every.map(pd.Series(frames, every[frames])).dropna().astype(int)
 
@@ -236,10 +234,11 @@ def decide(
     tiles,  # their numbers in the view
     keep: bool | None = True,  # False: reject; None: leave it to the filters
 ):
-    "Keep or reject what tiles stand for"
+    "Keep or reject what tiles stand for; among what the filters reject, keep the very frames that are shown"
     frames = self.frames[[tile for tile in tiles if 0 <= tile < len(self.frames)]]
+    whole = self.by_shot and not (keep and self.view.tab in ("rejected", *FILTERS))
     if len(frames):
-        self._decide(self._shot_of(frames), keep, self.by_shot)
+        self._decide(self._shot_of(frames) if whole else pd.Series(frames, frames), keep, whole)
 
 
 @patch

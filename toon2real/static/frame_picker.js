@@ -8,7 +8,7 @@ const ORDERS = { time: "time", near: "nearest to threshold", like: "like my pick
 
 const HELP =
   "Click a tile, Shift-click or Shift-arrows for several. k: keep, x: reject, c: leave to the filters, z: undo, " +
-  "Enter: open a shot, Escape: back. Keeping a shot keeps what the filters leave of it. ";
+  "Enter: open a shot, Escape: back. Keeping a shot keeps what the filters leave of it; among rejects, the frame shown. ";
 
 // `source` knows: help (words), state(), send(command), rows(offset, count), pictures(frames) -> {frame: address},
 // and, where addresses cost memory, forget(address).

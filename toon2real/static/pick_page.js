@@ -84,7 +84,8 @@ function standalone(root, data) {
     return [...first.values()];
   }
 
-  // What is decided about a tile: its frame, or of a shot all frames; only those that the filters leave are kept.
+  // What is decided about a tile: its frame, or of a shot all frames; only those that the filters leave are kept, and
+  // in a tab of rejects the frame that is shown.
   function decide(list, keep) {
     const batch = list.map((frame) => [frame.frame, said.has(frame.frame), said.get(frame.frame)]);
     for (const frame of list) said.set(frame.frame, keep);
@@ -99,7 +100,8 @@ function standalone(root, data) {
     return passing.length ? passing : instead;
   };
   const ofTile = (frame, keep) => {
-    if (!byShot()) return [frame];
+    const among = ["all", "kept", "by hand"].includes(shown.view.tab);
+    if (!byShot() || (keep && !among)) return [frame];
     return keep ? free(shotOf(frame), [frame]) : shotOf(frame);
   };
 
