@@ -71,7 +71,8 @@ def test_judge_compare_report(folders, tmp_path, capsys):
     )
     out = said(capsys)[0]
     assert "N = 6 images in every set" in out and "| untranslated input |" in out
-    assert re.findall("note: .*", out) == ["note: The floor is of other photographs."]
+    floor, paper = re.findall("note: .*", out)
+    assert floor == "note: The floor is of other photographs." and "column paper" in paper.lower()
     assert sorted(p.name for p in (tmp_path / "table").iterdir()) == [
         "about.json",
         "history.csv",

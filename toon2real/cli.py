@@ -313,6 +313,8 @@ def compare(runs: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, until: Numbe
     _say(_terms(table.attrs))
     for note in table.attrs["notes"]:
         _say(f"note: {note}")
+    if table.paper.notna().any():
+        _say("note: Column paper is the weighted FID of its Table I, on other pictures: compare order and ratios only.")
     _say(f"\n{experiment.markdown(table)}")
     seeds = experiment.over_seeds(table)
     if seeds.seeds.min() >= 4:
