@@ -171,7 +171,9 @@ def _name(system) -> str:
         return system.system.recipe.name
     if callable(system):
         return getattr(system, "__name__", type(system).__name__)
-    return system.name if isinstance(system, Run) else Path(system).name
+    if isinstance(system, Run) or (Path(system) / "run.json").is_file():
+        return Run(getattr(system, "path", system)).recipe.name
+    return Path(system).name
 
 
 def _where(system) -> str:
@@ -199,10 +201,9 @@ def _translations(systems) -> list[Translation]:
     if isinstance(systems, Comparison):
         runs = systems.runs
         return [Translation(systems.label(run), systems.group(run).colour, Translator.load(run)) for run in runs]
-    keys = {title: key for key, title in TITLES.items()}
     found = []
     for title, system in _titled(demo.NAMES if systems is None else systems).items():
-        ink = colour(keys.get(title, title), [one.colour for one in found])
+        ink = colour(_name(system), [one.colour for one in found])
         found.append(Translation(title, ink, system if callable(system) else Translator.load(system)))
     return found
 
