@@ -583,13 +583,13 @@ def flickr(rng, here, home):
 def domains(rng, here, home):
     (here / "given").mkdir()
     found = [entry(rng, here / "given", home) for _ in range(rng.randint(1, 3))]
-    source = rng.choice(
-        [here / "given", found, [], "scenes:cartoon:9-1", "scenes:x", "scenes:photo:0-1@0", rng.choice(VALUES)]
-    )
+    scenes = "scenes:cartoon:9-1", "scenes:x", "scenes:photo:0-1@0"
+    source = rng.choice([here / "given", *scenes, found, rng.choice(VALUES)])
     side = rng.choice([32, 32, 0, -1])
     names = (
         *(printable(path.name) for path in found),
         str(source),
+        f"{type(source).__name__} is not",
         os.path.normpath(here / str(source)),
         f"side={side}",
         "given",
@@ -600,8 +600,8 @@ def domains(rng, here, home):
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             domain = Domain.open(source, side, cache=here / "cache", progress=False)
-        files = len({p for p in found if not p.is_dir()}) if source == here / "given" else len(found)
-        assert len(domain) + len(domain.skipped) >= min(files, 1) and (not domain.skipped or told), "silent"
+        files = any(not path.is_dir() for path in found)
+        assert len(domain) + len(domain.skipped) >= files and (not domain.skipped or told), "silent"
 
     return Case(call=opened, names=names, writes=("cache",))
 
@@ -918,8 +918,14 @@ def fuzz(cases: int, seed: int = 0, first: int = 0, work: Path = None, keep: Pat
         if what not in ("fine", "clean"):
             say(f"case {number}, {name}: {what}\n{printable(case.told)[:2500]}\n")
             if keep:
-                shutil.copytree(work / "case", Path(keep) / f"{number}", symlinks=True, ignore_dangling_symlinks=True)
+                shutil.copytree(work / "case", Path(keep) / f"{number}", symlinks=True, copy_function=copied)
     return Counter((line["maker"], line["verdict"]) for number, line in found.items() if number in asked)
+
+
+def copied(source, target):
+    "Copy a file, but not a sparse one of 40 GB, which would fill the disk"
+    if os.stat(source, follow_symlinks=False).st_size < 10**7:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def table(counts: Counter) -> str:
