@@ -923,9 +923,9 @@ def fuzz(cases: int, seed: int = 0, first: int = 0, work: Path = None, keep: Pat
 
 
 def copied(source, target):
-    "Copy a file, but not a sparse one of 40 GB, which would fill the disk"
-    if os.stat(source, follow_symlinks=False).st_size < 10**7:
-        shutil.copy2(source, target, follow_symlinks=False)
+    "Copy a file, but neither a pipe nor a sparse one of 40 GB, which would fill the disk"
+    if os.path.isfile(source) and os.path.getsize(source) < 10**7:
+        shutil.copy2(source, target)
 
 
 def table(counts: Counter) -> str:
