@@ -588,7 +588,7 @@ def domains(rng, here, home):
     side = rng.choice([32, 32, 0, -1])
     names = (
         *(printable(path.name) for path in found),
-        str(source),
+        str(source) or "'' names",
         f"{type(source).__name__} is not",
         os.path.normpath(here / str(source)),
         f"side={side}",

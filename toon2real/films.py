@@ -154,8 +154,25 @@ def _whole_stream(path, mark: int, length: int, size: int, changed: int) -> bool
     return True
 
 
+_MATROSKA = b"\x1aE\xdf\xa3"  # how a file begins
+_SEGMENT = b"\x18S\x80g"  # what stands before the length of the part that holds the film
+
+
+def _stated_size(head: bytes) -> int:
+    "Bytes that an AVI or a Matroska file which begins with `head` says it has; 0 if it does not say"
+    if head.startswith(b"RIFF"):
+        return 8 + int.from_bytes(head[4:8], "little")
+    before, segment, rest = head.partition(_SEGMENT)
+    if not (before.startswith(_MATROSKA) and rest):
+        return 0
+    digits = 9 - rest[0].bit_length()  # bytes of the number that follows, as its first bits say
+    unknown = 2 ** (7 * digits) - 1
+    number = int.from_bytes(rest[:digits], "big") & unknown
+    return len(before + segment) + digits + number if number != unknown else 0
+
+
 def _cut_short(path) -> bool:
-    "Whether an AVI file or a transport stream ends too early or has a gap, as far as one can tell"
+    "Whether a film's file ends too early or has a gap, as far as its container can tell"
     about = os.stat(path)
     with open(path, "rb") as file:
         head = file.read(2048)
@@ -163,7 +180,7 @@ def _cut_short(path) -> bool:
         marks = head[mark::length]
         if 2 * marks.count(b"G") > len(marks):
             return not _whole_stream(path, mark, length, about.st_size, about.st_mtime_ns)
-    return head.startswith(b"RIFF") and 8 + int.from_bytes(head[4:8], "little") > about.st_size
+    return _stated_size(head) > about.st_size
 
 # %% ../nbs/01_films.ipynb #cb2628dc
 _CLOCK = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)")
