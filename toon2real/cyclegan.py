@@ -14,9 +14,8 @@ from functools import cached_property
 import torch
 from fastcore.basics import patch
 
-from .data import Batch, random_state
+from .data import Batch, random_state, upload
 from .discriminator import PatchGAN
-from .engine import upload
 from .generator import Generator, need
 from .losses import ImagePool, discriminator_loss, exchange, generator_loss, reconstruction
 from .system import Recipe, System, below, gathered, prefixed, ranks

@@ -6,7 +6,7 @@ Docs: https://toon2real.github.io/toon2real/data.html.md"""
 
 # %% auto #0
 __all__ = ['DataError', 'random_state', 'choose', 'load_side', 'read_image', 'cache_folder', 'content_hash', 'Domain', 'Order',
-           'epoch_order', 'Batch', 'Pairs']
+           'epoch_order', 'upload', 'Batch', 'Pairs']
 
 # %% ../nbs/12_data.ipynb #e71ea1d8
 import hashlib
@@ -153,15 +153,19 @@ class Domain:
         return f"Domain({self.label}: {len(self)} images of {self.side} x {self.side}{skipped}, {self.hash[:15]})"
 
 # %% ../nbs/12_data.ipynb #da000002
+def _mapped(place: Path, shape: tuple) -> np.ndarray:
+    "Pictures N x S x S x 3 out of a file of planes N x 3 x S x S"
+    return np.memmap(place / "images.bin", np.uint8, "r", shape=shape).transpose(0, 2, 3, 1)
+
+
 def _read(place: Path, fingerprint: str) -> Domain | None:
     "The map in `place`; None if there is none, it is damaged, or it was made from other files"
-    path = place / "images.bin"
     try:
         about = json.loads((place / "about.json").read_bytes())
         if about.pop("sha256") != _digest(about):
             return None
-        images = np.memmap(path, np.uint8, "r", shape=tuple(about["shape"]))
-        touched = os.stat(path).st_mtime_ns != about["mtime_ns"]
+        images = _mapped(place, tuple(about["planes"]))
+        touched = os.stat(place / "images.bin").st_mtime_ns != about["mtime_ns"]
         if about["files"] != fingerprint or (touched and content_hash(about["names"], images) != about["hash"]):
             return None
         return Domain(images, about["names"], about["hash"], [tuple(one) for one in about["skipped"]])
@@ -182,7 +186,7 @@ def _build(pile: _Pile, progress: bool) -> Domain:
     decoded = in_background(pile.read, pile.names, threads, ahead=64 * threads)
     with bar, atomic(path) as part, part.open("wb") as file:
         for name, (pixels, reason) in zip(bar, decoded, strict=True):
-            file.write(pixels)
+            file.write(np.frombuffer(pixels, np.uint8).reshape(-1, 3).T.tobytes())
             if reason:
                 skipped.append((name, reason))
             else:
@@ -192,11 +196,12 @@ def _build(pile: _Pile, progress: bool) -> Domain:
             raise DataError(
                 f"{pile.label}: none of its {len(skipped)} images can be read ({first}): is it the right folder?"
             )
-    images = np.memmap(path, np.uint8, "r", shape=(len(names), pile.side, pile.side, 3))
+    planes = len(names), 3, pile.side, pile.side
+    images = _mapped(pile.place, planes)
     domain = Domain(images, names, content_hash(names, images), skipped)
     about = {
         "files": pile.fingerprint,
-        "shape": images.shape,
+        "planes": planes,
         "hash": domain.hash,
         "mtime_ns": os.stat(path).st_mtime_ns,
         "names": names,
@@ -360,6 +365,14 @@ def epoch_order(
     return Order(order[:n] % n_c, photos, *crops, *flips)
 
 # %% ../nbs/12_data.ipynb #6c5d3357
+def upload(numbers, device: torch.device) -> torch.Tensor:
+    "Numbers or an array on a device; on CUDA without waiting for it"
+    x = torch.tensor(numbers)
+    if device.type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 class _OnDevice:
     "Batches from a map in device memory"
 
@@ -375,7 +388,7 @@ class _OnDevice:
     def epoch(self, index, crop, flip):
         "Where each sample starts, and whether its columns run to the right (1) or to the left (-1)"
         first = (index * self.stored + crop[:, 0]) * self.stored + crop[:, 1] + flip * (self.side - 1)
-        numbers = torch.tensor(np.stack([first, 1 - 2 * flip]).astype(np.int64), device=self.pixels.device)
+        numbers = upload(np.stack([first, 1 - 2 * flip]), self.pixels.device)
         self.start, self.sign = numbers[..., None, None]
 
     def batch(self, part: slice) -> torch.Tensor:
@@ -383,27 +396,32 @@ class _OnDevice:
 
 # %% ../nbs/12_data.ipynb #f6064868
 class _OnHost:
-    "Batches from a map in host memory or on disk"
+    "Crops from a map in host memory or on disk"
 
     def __init__(self, domain: Domain, side: int, device):
-        self.images, self.side, self.device = domain.images, side, device
+        self.planes, self.side = domain.images.transpose(0, 3, 1, 2), side
 
     def epoch(self, index, crop, flip):
         self.table = index, crop, flip
 
-    def batch(self, part: slice) -> torch.Tensor:
-        table = [column[part] for column in self.table]
-        shape = len(table[0]), 3, self.side, self.side
-        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        for sample, index, (top, left), flip in zip(pixels.numpy(), *table):
-            cut = self.images[index, top : top + self.side, left : left + self.side]
-            sample[:] = (cut[:, ::-1] if flip else cut).transpose(2, 0, 1)
-        if self.device.type != "cpu":
-            return pixels.to(self.device, non_blocking=True).float().div_(127.5).sub_(1)
-        x = pixels.numpy().astype(np.float32)
-        x /= 127.5
-        x -= 1
-        return torch.from_numpy(x)
+    def cuts(self, part: slice) -> list[np.ndarray]:
+        "Views of the map, 3 x side x side"
+        cuts = []
+        for index, (top, left), flip in zip(*(column[part] for column in self.table)):
+            cut = self.planes[index, :, top : top + self.side, left : left + self.side]
+            cuts.append(cut[:, :, ::-1] if flip else cut)
+        return cuts
+
+
+def _floats(cuts: list[np.ndarray], device) -> torch.Tensor:
+    "Crops as a batch in [-1, 1] on a device"
+    pixels = np.array(cuts)
+    if device.type != "cpu":
+        return upload(pixels, device).float().div_(127.5).sub_(1)
+    x = pixels.astype(np.float32)
+    x /= 127.5
+    x -= 1
+    return torch.from_numpy(x)
 
 # %% ../nbs/12_data.ipynb #35e06bba
 def _fits(domains, device) -> bool:
@@ -494,4 +512,6 @@ def batch(self: Pairs, epoch: int, step: int) -> Batch:
         self._epoch = epoch
     part = slice(step * self.size + self.rank, (step + 1) * self.size, self.world)
     index = np.arange(part.start, part.stop, part.step, dtype=np.int64) + (epoch - 1) * self.samples
-    return Batch(self._c.batch(part), self._r.batch(part), index)
+    if self.resident:
+        return Batch(self._c.batch(part), self._r.batch(part), index)
+    return Batch(*_floats(self._c.cuts(part) + self._r.cuts(part), self.device).chunk(2), index)

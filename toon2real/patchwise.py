@@ -17,9 +17,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from .data import Batch, random_state
+from .data import Batch, random_state, upload
 from .discriminator import PatchGAN
-from .engine import upload
 from .generator import Generator, ReflectionPad, check_sides, init_normal, normed
 from .losses import discriminator_loss, generator_loss, reconstruction
 from .system import Recipe, System
