@@ -12,9 +12,9 @@ from test_widgets import keep_picture, keep_screenshot, open_notebook
 
 from toon2real.catalogue import Catalogue
 from toon2real.cli import main
-from toon2real.curate import pick_page, take_picks
 from toon2real.images import png_bytes
 from toon2real.likeness import Likeness, likeness
+from toon2real.page import pick_page, take_picks
 from toon2real.picks import Picks
 from toon2real.scenes import scenes, write_film
 from toon2real.scores import Thresholds

@@ -17,12 +17,12 @@ import traitlets as T
 from fastcore.basics import patch
 from fastcore.docments import docments
 
-from .catalogue import CurateError
-from .curate import TABS, tile_data
 from .likeness import Likeness
 from .live import PictureWidget, static
+from .page import TABS, tile_data
 from .picks import DONE, FILTERS, Picks, when
 from .scores import Thresholds
+from .sources import CurateError
 
 # %% ../nbs/37_picker.ipynb #ede4016f
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ import pandas as pd
 import traitlets as T
 from fastcore.basics import patch
 
-from .curate import static_page
 from .images import check_choice, check_range, check_shape, jpeg_bytes, read_json, to_pil, utf8
 from .live import PictureWidget, static
+from .page import static_page
 from .scenes import scenes
 from .side_by_side import as_pictures, as_translations
 

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .catalogue import read_manifest
 from .data import Domain, Pairs, choose, load_side
 from .engine import choose_precision, settle_threads
 from .features import best_extractor
@@ -53,6 +52,7 @@ from toon2real.runs import (
     translate_all,
     translate_samples,
 )
+from .sources import read_manifest
 from toon2real.system import (
     Recipe,
     System,
