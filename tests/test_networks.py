@@ -182,7 +182,7 @@ def test_from_reference_errors(common):
     fails(Generator, {"state_dict": g}, "state_dict")
     fails(PatchGAN, g, "model.1.")
     fails(PatchGAN, {}, "model.0.weight")
-    with pytest.raises(ValueError, match="'sn', 'sn\\+in', not 'bn'"):
+    with pytest.raises(ValueError, match="norm='bn': choose one of in, sn, sn\\+in"):
         PatchGAN.from_reference(d, norm="bn")
 
 

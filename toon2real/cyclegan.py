@@ -11,12 +11,14 @@ __all__ = ['cartoon2real', 'toon2real', 'CycleGANRecipe', 'CycleGAN']
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from fastcore.basics import patch
 
 from .data import Batch, random_state, upload
 from .discriminator import PatchGAN
 from .generator import Generator, need
+from .images import check_choice
 from .losses import ImagePool, discriminator_loss, exchange, generator_loss, reconstruction
 from .system import Recipe, System, below, gathered, prefixed, ranks
 
@@ -40,8 +42,7 @@ class CycleGANRecipe(Recipe):
         self.at_least(24, "side")  # what a PatchGAN needs
         if self.pool > 10_000:
             self.refuse("pool", "its pictures stay in memory: 50 are usual, and 10,000 are the most")
-        if self.norm not in PatchGAN.norms:
-            self.refuse("norm", 'a discriminator has "in", "sn" or "sn+in"')
+        check_choice(PatchGAN.norms, norm=self.norm)
 
     def build(self) -> "CycleGAN":
         return CycleGAN(self)
@@ -124,10 +125,8 @@ def generators_loss(self: CycleGAN, batch: Batch, scratch: dict):
 @patch
 def discriminators_loss(self: CycleGAN, batch: Batch, scratch: dict):
     "LSGAN on real images and on the fakes that the pools return, half the sum for each domain"
-    real_r = self.D_r(batch.r)
-    D_r = discriminator_loss(real_r, self.D_r(self._past("r", scratch)))
-    real_c = self.D_c(batch.c)
-    D_c = discriminator_loss(real_c, self.D_c(self._past("c", scratch)))
+    D_r = discriminator_loss(self.D_r(batch.r), self.D_r(self._past("r", scratch)))
+    D_c = discriminator_loss(self.D_c(batch.c), self.D_c(self._past("c", scratch)))
     return D_r + D_c, dict(D_r=D_r, D_c=D_c)
 
 
@@ -149,8 +148,7 @@ def draws(self: CycleGAN, batch: Batch) -> dict[str, torch.Tensor]:
     if not self.recipe.pool:
         return {}
     rank, world = ranks()
-    first = int(batch.index[0]) - rank
-    index = [*batch.index] if world == 1 else range(first, first + world * len(batch.c))
+    index = batch.index[0] - rank + np.arange(world * len(batch.c))  # of all processes
     moves = {}
     for domain in "rc":
         pool = getattr(self, f"pool_{domain}")

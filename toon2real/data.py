@@ -274,10 +274,12 @@ def _scenes(source: str, side: int, cache) -> _Pile:
 
 # %% ../nbs/12_data.ipynb #babe7c62
 def _open_array(array: np.ndarray, side: int) -> Domain:
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or not len(array):
+    known = isinstance(array, np.ndarray)
+    if not known or array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or not len(array):
+        what = f"an array of {array.dtype} and shape {array.shape}" if known else type(array).__name__
         raise DataError(
-            f"an array of {array.dtype} and shape {array.shape} is not a set of pictures: "
-            "pass uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])"
+            f"{what} is not a set of pictures: "
+            "pass a folder, or uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])"
         )
     images = array.view()
     if array.shape[1:3] != (side, side):
@@ -301,19 +303,14 @@ def open(
         if source.side == side:
             return source
         source = source.origin
-    if isinstance(source, np.ndarray):
-        domain = _open_array(source, side)
-    elif isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike):
         find = _scenes if str(source).startswith("scenes:") else _files
         pile = find(source, int(side), cache)
         domain = _open_map(pile, progress)
         domain.label, domain.source = pile.label, pile.source
         domain._warn_of_skipped()
     else:
-        raise DataError(
-            f"{type(source).__name__} is not a set of pictures: pass a folder, "
-            "or uint8 N x H x W x 3 (images.to_uint8 makes it from tensors in [-1, 1])"
-        )
+        domain = _open_array(source, side)
     domain.origin = source
     return domain
 

@@ -24,6 +24,7 @@ from toon2real.generator import (
     read_reference,
     seeded,
 )
+from .images import check_choice
 
 # %% ../nbs/14_discriminator.ipynb #3a5d9e02
 class _Divided(torch.autograd.Function):
@@ -116,8 +117,7 @@ class PatchGAN(nn.Module):
         norm: str = "sn+in",  # "in": instance norm on the middle three layers; "sn": spectral norm on all five; or both
         seed: int = 0,  # of the initial weights and of u, v
     ):
-        if norm not in self.norms:
-            raise ValueError(f"PatchGAN's norm is one of {', '.join(map(repr, self.norms))}, not {norm!r}")
+        check_choice(self.norms, norm=norm)
         super().__init__()
         self.width, self.norm = width, norm
         between = InstanceNorm if "in" in norm else nn.Identity

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from functools import cache
 
 import numpy as np
 import torch
@@ -109,7 +110,6 @@ class Captured:
     "`System.turns` as one CUDA graph; plain steps for batches of another size, or if it cannot be recorded"
 
     warm_up = 3  # plain steps first
-    streams = {}  # by device, for all systems: cuBLAS keeps a workspace for each stream that it has worked on
     alone = threading.Lock()  # on that stream
     broken = []  # recordings that failed; PyTorch's allocator may still ask them something
 
@@ -148,10 +148,11 @@ class Captured:
             main.wait_stream(aside)
         return terms
 
-    def _stream(self, device: torch.device) -> "torch.cuda.Stream":
-        if device not in self.streams:
-            self.streams[device] = torch.cuda.Stream(device)
-        return self.streams[device]
+    @staticmethod
+    @cache
+    def _stream(device: torch.device) -> "torch.cuda.Stream":
+        "One for all systems: cuBLAS keeps a workspace for each stream that it has worked on"
+        return torch.cuda.Stream(device)
 
     def _record(self, given: dict, index: np.ndarray):
         "Record a step; recording computes nothing"
@@ -184,23 +185,21 @@ class Captured:
 
 # %% ../nbs/17_engine.ipynb #ffeb66f3
 @patch
-def _tried(self: Captured, step) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    "The losses of a step, and its changes to weights and stores; the state is restored afterwards"
+def _tried(self: Captured, step) -> tuple[torch.Tensor, ...]:
+    "The losses of a step, and its changes to weights and to stores, if any; the state is restored afterwards"
     system = self.system
     moments = [x for player in system.players for state in player.optimizer.state.values() for x in state.values()]
-    compared = {
-        "weights": [x for x in system.parameters() if x.ndim > 1],
-        "stores": system.stores(),
-    }
     state = [*system.parameters(), *system.stores(), *moments, *system.buffers()]
     before = {x: x.detach().clone() for x in state}
     losses = step()
-    moves = {name: [(x.detach() - before[x]).flatten() for x in tensors] for name, tensors in compared.items()}
+    weights = [x for x in system.parameters() if x.ndim > 1]
+    moves = [
+        torch.cat([(x.detach() - before[x]).flatten() for x in some]) for some in (weights, system.stores()) if some
+    ]
     with torch.no_grad():
         for x, old in before.items():
             x.copy_(old)
-    nothing = losses.new_zeros(0)  # where there are no stores
-    return losses, torch.cat(moves["weights"]), torch.cat([*moves["stores"], nothing])
+    return losses, *moves
 
 
 @patch

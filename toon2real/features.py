@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .data import cache_folder
-from .images import ImageError, WriteError, atomic, check_pixels, list_images, open_image, to_uint8
+from .images import LUMA, ImageError, WriteError, atomic, check_pixels, list_images, open_image, to_uint8
 from toon2real.inception import (
     DIMS,  # noqa: F401
     OFFICIAL,  # noqa: F401
@@ -108,7 +108,7 @@ def _simple(images) -> torch.Tensor:
     x = torch.as_tensor(pixels).movedim(-1, 1).float() / 255
     if x.shape[-2:] != (_SIDE, _SIDE):
         x = F.interpolate(x, size=(_SIDE, _SIDE), mode="bilinear", antialias=True)
-    grey = (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    grey = (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
     colour = torch.cat([x[:, 2:] - grey, x[:, :1] - grey], 1)
     found = _colours(grey, colour)
     for scale in (1, 2, 4):

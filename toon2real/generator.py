@@ -23,7 +23,6 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.utils import parametrize
-from torch.overrides import TorchFunctionMode
 
 from .images import open_regular
 
@@ -44,8 +43,11 @@ def _flip_pad(x, p):
     "The same pad out of slices and flips"
     if p >= min(x.shape[-2:]):
         raise ValueError(f"cannot reflect {p} pixels of an image of {x.shape[-2]} x {x.shape[-1]}")
-    x = torch.cat([x[..., 1 : p + 1].flip(-1), x, x[..., -p - 1 : -1].flip(-1)], -1)
-    return torch.cat([x[..., 1 : p + 1, :].flip(-2), x, x[..., -p - 1 : -1, :].flip(-2)], -2)
+    for dim in (-1, -2):
+        before = x.narrow(dim, 1, p).flip(dim)
+        behind = x.narrow(dim, x.shape[dim] - p - 1, p).flip(dim)
+        x = torch.cat([before, x, behind], dim)
+    return x
 
 
 class ReflectionPad(nn.Module):
@@ -195,21 +197,21 @@ def read_reference(
     wanted = {}
     for prefix, own in zip(prefixes, layers.values(), strict=True):
         wanted |= {f"{prefix}.{part}": weight for part, weight in own.items()}
-    for key in state:
-        if key not in wanted:
-            reads = f"{prefixes[0]}, {prefixes[1]} ... {prefixes[-1]}"
+    for key in [*state, *wanted]:
+        given, own = _shape_of(key, state), _shape_of(key, wanted)
+        if given != own:
             raise ValueError(
-                f"from_reference: key {key!r} does not belong to this network, which reads {reads}; "
-                "the antialiased and dropout variants are other networks"
+                f"from_reference: key {key!r} {given}, and in this network it {own}: pass the public reference's "
+                "state dicts (its antialiased and dropout variants are other networks)"
             )
-    need(state, *wanted)
-    for key, weight in wanted.items():
-        if weight.shape != state[key].shape:
-            shapes = f"{tuple(state[key].shape)}, expected {tuple(weight.shape)}"
-            raise ValueError(f"from_reference: key {key!r} has shape {shapes}")
-        with torch.no_grad():
+    with torch.no_grad():
+        for key, weight in wanted.items():
             weight.copy_(state[key])
     return net
+
+
+def _shape_of(key: str, tensors: dict) -> str:
+    return f"has shape {tuple(getattr(tensors[key], 'shape', ()))}" if key in tensors else "is missing"
 
 # %% ../nbs/13_generator.ipynb #d5218053
 def check_sides(what: str, x: torch.Tensor):
@@ -248,11 +250,12 @@ class Generator(nn.Module):
                 ReflectionPad(3),
                 ToColours(w, 3, 7),
             )
+        self.tanh = nn.Tanh()
         init_normal(self.to_empty(device=torch.get_default_device()), seed)
 
     def forward(self, x):
         check_sides("Generator", x)
-        return torch.tanh(self.up(self.blocks(self.down(x))).to(x.dtype))
+        return self.tanh(self.up(self.blocks(self.down(x))).to(x.dtype))
 
     @classmethod
     def from_reference(cls, state_dict: dict):
@@ -291,11 +294,10 @@ class Layer:
         return self.kind, self.k, self.stride, self.shape, tuple(self.before), tuple(self.after)
 
 # %% ../nbs/13_generator.ipynb #9644a8f6
-class _Trace(TorchFunctionMode):
-    "Notes the layers that an image passes through, with activations that are functions and not modules"
+class _Trace:
+    "Notes the layers that an image passes through"
 
     def __init__(self, net: nn.Module):
-        super().__init__()
         self.names = {module: name for name, module in net.named_modules()}
         self.block, self.branch = {}, {}  # module: the name of what it is in
         for part, name in self.names.items():
@@ -305,11 +307,6 @@ class _Trace(TorchFunctionMode):
                 for i, branch in enumerate(part):
                     self.branch |= dict.fromkeys(branch.modules(), f"{name}.{i}")
         self.layers, self.before = [], []
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if getattr(func, "__name__", "") in ("tanh", "sigmoid"):
-            self.layers[-1].after.append(func.__name__)
-        return func(*args, **(kwargs or {}))
 
     def conv(self, module: nn.Module, args, out: torch.Tensor):
         "A forward hook of convolutions"
@@ -346,7 +343,7 @@ _BEFORE = {
     nn.Upsample: "upsample {0.scale_factor:g}",
     nn.AvgPool2d: "average pool k{0.kernel_size} s{0.stride}",
 }
-_SHORT = {"InstanceNorm": "IN", "LayerNorm": "LN", "LeakyReLU": "LReLU"}
+_SHORT = {"InstanceNorm": "IN", "LayerNorm": "LN", "LeakyReLU": "LReLU", "Tanh": "tanh"}
 
 # %% ../nbs/13_generator.ipynb #fc0bce30
 def layers(
@@ -366,6 +363,6 @@ def layers(
             module.register_forward_hook(trace.other)
     channels = convs[0].in_channels
     pixels = side if channels == 3 else side // 4
-    with torch.no_grad(), trace:
+    with torch.no_grad():
         net(torch.empty(1, channels, pixels, pixels, device="meta"))
     return trace.layers

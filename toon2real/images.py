@@ -222,10 +222,12 @@ def walk(
     seen = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=fail):
         real = os.path.realpath(root)
-        known = real in seen
+        if real in seen:
+            folders.clear()
+            continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not known and not name.startswith("."))
-        yield from (Path(root, name) for name in sorted(files) if not known and not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root, name) for name in sorted(files) if not name.startswith("."))
 
 
 def _natural(path: Path):

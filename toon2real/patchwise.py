@@ -20,6 +20,7 @@ from fastcore.basics import patch
 from .data import Batch, random_state, upload
 from .discriminator import PatchGAN
 from .generator import Generator, ReflectionPad, check_sides, init_normal, normed
+from .images import check_choice
 from .losses import discriminator_loss, generator_loss, reconstruction
 from .system import Recipe, System
 
@@ -47,10 +48,8 @@ class PatchwiseRecipe(Recipe):
         self.at_least(1, "blocks", "patches")
         self.at_least(24, "side")  # what a PatchGAN needs
         self.at_least(0, "contrast", "contrast_same", "identity", "average")
-        if self.norm not in PatchGAN.norms:
-            self.refuse("norm", 'a discriminator has "in", "sn" or "sn+in"')
-        if self.upsample not in ("resize", "transposed"):
-            self.refuse("upsample", 'a generator enlarges by "resize" or "transposed"')
+        check_choice(PatchGAN.norms, norm=self.norm)
+        check_choice(("resize", "transposed"), upsample=self.upsample)
         if self.temperature <= 0:
             self.refuse("temperature", "similarities are divided by it: it must be positive")
         if self.average >= 1:
@@ -111,7 +110,7 @@ class PatchGenerator(Generator):
         if self.residual:
             picture = 0.99 * maps[0]
             made = made + 0.5 * torch.log((1 + picture) / (1 - picture))  # atanh, which ONNX lacks
-        return torch.tanh(made)
+        return self.tanh(made)
 
 # %% ../nbs/20_patchwise.ipynb #63cd9d20
 def contrast(

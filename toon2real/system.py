@@ -26,6 +26,7 @@ import torch
 import torch.distributed as dist
 from fastcore.basics import patch
 from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from .data import Batch, random_state
 from .images import check_shape
@@ -232,11 +233,9 @@ def average(
         return terms
     values = torch.stack(list(terms.values()))
     tensors = [p.grad for p in parameters if p.grad is not None] + [values]
-    flat = torch.cat([x.flatten() for x in tensors])
+    flat = parameters_to_vector(tensors)
     dist.all_reduce(flat)
-    parts = flat.div_(world).split([x.numel() for x in tensors])
-    for x, mean in zip(tensors, parts):
-        x.copy_(mean.view_as(x))
+    vector_to_parameters(flat.div_(world), tensors)
     return dict(zip(terms, values.unbind()))
 
 

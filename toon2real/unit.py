@@ -153,10 +153,11 @@ class Decoder(nn.Module):
         with torch.device("meta"):
             self.blocks = nn.Sequential(*[ResBlock(4 * w) for _ in range(blocks)])
             self.up = nn.Sequential(*enlarged(4 * w), *enlarged(2 * w), ReflectionPad(3), ToColours(w, 3, 7))
+        self.tanh = nn.Tanh()
         init_kaiming(self.to_empty(device=torch.get_default_device()), seed)
 
     def forward(self, z):
-        return torch.tanh(self.up(self.blocks(z)).to(z.dtype))
+        return self.tanh(self.up(self.blocks(z)).to(z.dtype))
 
 # %% ../nbs/19_unit.ipynb #8f95a869
 class MultiScaleDiscriminator(nn.Module):
@@ -244,11 +245,8 @@ class UNIT(System):
         index: np.ndarray = None,  # global sample numbers, as in `System.step`
     ) -> dict[str, torch.Tensor]:  # loss terms without their weights, and both totals
         "One whole optimisation step: discriminators, then encoders and decoders"
-        self._given = None if noise is None else list(noise)
-        try:
-            return super().step(c, r, index)
-        finally:
-            self._given = None
+        self._given = noise
+        return super().step(c, r, index)
 
 # %% ../nbs/19_unit.ipynb #667e47e0
 @patch
@@ -276,9 +274,8 @@ def draw_noise(
 @patch
 def draws(self: UNIT, batch: Batch) -> dict[str, torch.Tensor]:
     "This step's noise, drawn or given: all of `NOISES` in one tensor; ValueError if what is given fits no code"
-    given = self._given
-    if given is None:
-        given = list(self.draw_noise(batch.index, batch.c).values())
+    noise, self._given = self._given, None
+    given = list(self.draw_noise(batch.index, batch.c).values() if noise is None else noise)
     if len(given) != len(NOISES):
         raise ValueError(f"noise has {len(given)} tensors, but a step uses {len(NOISES)}: {', '.join(NOISES)}")
     shape = (len(batch.c), *self._code_shape(batch.c))
