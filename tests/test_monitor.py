@@ -81,7 +81,7 @@ def test_training_monitor_while_a_cell_trains(lab, page, tmp_path):
     if button.is_enabled():
         button.click()
     else:
-        assert "fit(background=True)" in root.inner_text()
+        page.wait_for_function("document.querySelector('.t2r-kernel').textContent.includes('fit(background=True)')")
         Run(folder).stop()
     state_is(page, "stopped")
     assert Run(folder).checkpoint_steps[-1] == step_of(page)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_widgets import keep_picture, keep_screenshot, open_notebook
+from test_widgets import keep_picture, keep_screenshot, kernel_of, open_notebook
 
 from toon2real.catalogue import Catalogue
 from toon2real.cli import main
@@ -96,7 +96,7 @@ def picker(lab, page, catalogue):
 def test_frame_picker(page, picker, catalogue):
     "Keep, reject and undo by keys; the kernel is killed, and every decision is in the file"
     root, grid = picker
-    kernel = int(page.get_by_text("kernel ").last.inner_text().split()[1])
+    kernel = kernel_of(page)
     assert page.locator("img[src='x']").count() == 0  # a stranger's text stayed text
     grid.focus()
     grid.press("x")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 from pathlib import Path
 
 import nbformat
@@ -41,8 +42,17 @@ def open_notebook(page, lab, name: str, *cells: str):
     page.goto(f"{url}/lab/tree/{name}.ipynb?reset")
     page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for()
     page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
+    run_all(page)
+
+
+def run_all(page):
     page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
     page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
+
+
+def kernel_of(page) -> int:
+    "The process that a cell has printed as `kernel <number>`"
+    return int(page.locator(".jp-OutputArea-output pre", has_text="kernel ").inner_text().split()[1])
 
 
 def cell_of(notebook: str, ending: str) -> str:
@@ -219,6 +229,41 @@ def test_compare_systems(lab, page, runs, tmp_path):
     )  # a measure stands under the second panel
     if folder := os.environ.get("SCREENSHOTS"):
         image.save(Path(folder) / "compare_saved.png")
+
+
+LINE = "document.querySelector('.t2r-kernel').textContent.startsWith('{}')"
+
+
+def test_a_kernel_that_is_busy_and_one_that_is_gone(lab, page):
+    "A widget that waits says why; it goes on when the kernel does, and after a restart when its cell is run again"
+    cell = "import os\nfrom toon2real.widgets import CompareSystems\nprint('kernel', os.getpid())\nCompareSystems()"
+    open_notebook(page, lab, "gone", cell)
+    root = page.locator(".t2r-compare")
+    root.wait_for()
+    shown = "[...document.querySelectorAll('.t2r-panels img')].every(i => i.dataset.image === '{}')"
+    page.wait_for_function(shown.format(0))
+    assert root.locator(".t2r-kernel").inner_text() == ""
+    kernel = kernel_of(page)
+
+    os.kill(kernel, signal.SIGSTOP)  # as a cell that lets nothing else run
+    root.press("ArrowRight")
+    page.wait_for_function(LINE.format("The kernel is busy"))
+    keep_screenshot(page, "kernel_busy")
+    os.kill(kernel, signal.SIGCONT)
+    page.wait_for_function(shown.format(1))
+    assert root.locator(".t2r-kernel").inner_text() == ""
+
+    os.kill(kernel, signal.SIGKILL)
+    root.press("ArrowRight")
+    page.wait_for_function(LINE.format("The kernel does not answer"))
+    page.get_by_role("button", name="Ok", exact=True).click()  # JupyterLab says that it restarts it
+    keep_screenshot(page, "kernel_gone")
+    root.press("ArrowRight")
+    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
+    assert root.locator(".t2r-kernel").inner_text().startswith("The kernel does not answer")
+    run_all(page)
+    page.wait_for_function("document.querySelector('.t2r-kernel')?.textContent === ''")
+    page.wait_for_function(shown.format(0))
 
 
 STUDY = """

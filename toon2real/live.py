@@ -19,7 +19,7 @@ def static(*names: str) -> str:
     folder = files("toon2real") / "static"
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
-
+# %% ../nbs/35_live.ipynb #9f102fe3
 class PictureWidget(anywidget.AnyWidget):
     "A widget that is asked for pictures by key, and sends each as compressed bytes"
 
@@ -32,7 +32,8 @@ class PictureWidget(anywidget.AnyWidget):
         self.on_msg(self._hear)
 
     def _hear(self, _, message: dict, buffers: list):
-        "A message of the browser goes to the method `hear_<kind>`; the browser is told if that fails"
+        "A message of the browser is confirmed, and goes to the method `hear_<kind>`; the browser is told if that fails"
+        self.send({"kind": "heard"})
         asked = message.get("kind")
         key = message.get("key")
         try:

@@ -90,12 +90,6 @@ class TrainingMonitor(PictureWidget, Callback):
         self.status = monitor_state(self.trainer)
         self.curve = loss_curve(self.trainer.pace.curve, list(self.trainer.status()["losses"]))
 
-    def _hear(self, widget, message: dict, buffers: list):
-        "A button was pressed: confirm it to the browser, and tell the trainer"
-        self.send({"kind": "heard", "what": message["kind"]})
-        if self.trainer is not None:
-            super()._hear(widget, message, buffers)
-
     def hear_hello(self, message: dict, buffers: list):
         "A browser asks whether the kernel answers"
 

@@ -37,6 +37,54 @@ function drawing(tag, attributes = {}) {
   return node;
 }
 
+const PATIENCE = 3000; // milliseconds without an answer
+const GONE = "The kernel does not answer: restart it and run this cell again.";
+const BUSY =
+  "The kernel is busy: this widget goes on when it is free. If no cell is running, restart the kernel and run this cell again.";
+
+// The model as our widgets use it: its listeners end together, and `notice` says what went wrong in Python, and that the
+// kernel is busy or gone. Python confirms every message.
+function connect(model, busy = BUSY) {
+  const problem = element("p", { class: "t2r-problem", role: "alert" });
+  const kernel = element("p", { class: "t2r-kernel", role: "status" });
+  const listeners = [];
+  let patience = null; // a timer while an answer is awaited
+
+  const on = (names, listener) => {
+    listeners.push([names, listener]);
+    model.on(names, listener);
+  };
+  const say = (words) => {
+    clearTimeout(patience);
+    patience = null;
+    kernel.textContent = words;
+    kernel.dataset.gone = words === GONE;
+  };
+  const send = (message, buffers) => {
+    try {
+      model.send(message, undefined, buffers);
+    } catch {
+      return say(GONE); // the notebook has closed the connection
+    }
+    if (kernel.textContent !== GONE) patience ??= setTimeout(() => (kernel.textContent = busy), PATIENCE);
+  };
+  const save = (values) => {
+    for (const [name, value] of Object.entries(values)) model.set(name, value);
+    model.save_changes();
+  };
+  const close = () => {
+    clearTimeout(patience);
+    for (const [names, listener] of listeners) model.off(names, listener);
+  };
+  const draw = () => (problem.textContent = model.get("problem"));
+  on("msg:custom", () => say(""));
+  on("comm_live_update", () => say(GONE));
+  on("change:problem", draw);
+  draw();
+  const notice = element("div", {}, problem, kernel);
+  return { get: (name) => model.get(name), on, send, save, close, notice, waiting: () => patience !== null };
+}
+
 // Pictures come as bytes. A picture is shown once it is decoded, so that nothing flickers.
 function pictureUrl(bytes) {
   return URL.createObjectURL(new Blob([bytes]));
@@ -46,7 +94,7 @@ async function showPicture(image, url) {
   image.dataset.wanted = url;
   const next = new Image();
   next.src = url;
-  await next.decode();
+  await next.decode().catch(() => {}); // of a widget that is closed meanwhile, or of a broken picture
   if (image.dataset.wanted === url) image.src = url;
 }
 
@@ -58,7 +106,7 @@ class PictureStore {
     this.asked = new Set();
     this.failed = new Set(); // asked for again after `failed.clear()`
     this.promised = new Map();
-    this.listen = ({ kind, key, asked }, buffers) => {
+    model.on("msg:custom", ({ kind, key, asked }, buffers) => {
       if (kind !== "picture" && asked !== "picture") return;
       this.forget(key);
       if (kind === "picture") this.urls.set(key, pictureUrl(buffers[0]));
@@ -66,8 +114,7 @@ class PictureStore {
       this.promised.get(key)?.(this.urls.get(key));
       this.promised.delete(key);
       arrived(key);
-    };
-    model.on("msg:custom", this.listen);
+    });
   }
 
   // The address of a picture; null until it has come
@@ -97,42 +144,25 @@ class PictureStore {
   }
 
   close() {
-    this.model.off("msg:custom", this.listen);
     for (const key of [...this.urls.keys()]) this.forget(key);
   }
 }
 
-// Questions to Python, each with a number of its own, and a promise of the answer.
+// Gives a function that asks Python: each question gets a number of its own, and a promise of the answer.
 function questions(model) {
   const name = Math.random().toString(36).slice(2);
   const waiting = new Map();
   let last = 0;
-  const listen = (message, buffers) => {
+  model.on("msg:custom", (message, buffers) => {
     waiting.get(message.number)?.({ ...message, buffers });
     waiting.delete(message.number);
-  };
-  const ask = (question) =>
+  });
+  return (question) =>
     new Promise((answered) => {
       const number = `${name}-${++last}`;
       waiting.set(number, answered);
       model.send({ ...question, number });
     });
-  model.on("msg:custom", listen);
-  return { ask, close: () => model.off("msg:custom", listen) };
-}
-
-// What went wrong in Python
-function problemOf(model) {
-  const node = element("p", { class: "t2r-problem", role: "alert" });
-  const draw = () => (node.textContent = model.get("problem"));
-  model.on("change:problem", draw);
-  draw();
-  return { node, close: () => model.off("change:problem", draw) };
-}
-
-function save(model, values) {
-  for (const [name, value] of Object.entries(values)) model.set(name, value);
-  model.save_changes();
 }
 
 // Keys work while the widget has the focus, and JupyterLab does not take them for its own.

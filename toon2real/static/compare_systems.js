@@ -8,7 +8,8 @@ const HELP =
   "other pictures; r: a random one; s: swipe. Drop a picture of your own anywhere here. " +
   "Luma correlation is that of output and input; the error is that to the truth, in 8-bit levels.";
 
-function render({ model, el }) {
+function render({ model: bare, el }) {
+  const model = connect(bare);
   let view = { ...WHOLE };
   let swipe = 0.5;
   const root = element("div", {
@@ -18,7 +19,6 @@ function render({ model, el }) {
   });
   const panels = element("div", { class: "t2r-panels" });
   const swiper = element("div", { class: "t2r-swiper", hidden: true });
-  const problem = problemOf(model);
   const told = element("output", { class: "t2r-told", "aria-live": "polite" });
   const store = new PictureStore(model, () => draw());
 
@@ -101,7 +101,7 @@ function render({ model, el }) {
 
   const goTo = (index) => {
     const total = model.get("total");
-    if (total) save(model, { image: (index + total) % total });
+    if (total) model.save({ image: (index + total) % total });
   };
   const random = () => goTo(model.get("image") + 1 + Math.floor(Math.random() * (model.get("total") - 1)));
 
@@ -134,7 +134,7 @@ function render({ model, el }) {
   // Somebody's own picture: read here, translated by Python.
   const own = element("input", { type: "file", accept: "image/*", hidden: true });
   const take = async (file) => {
-    if (file) model.send({ kind: "own", name: file.name }, undefined, [await file.arrayBuffer()]);
+    if (file) model.send({ kind: "own", name: file.name }, [await file.arrayBuffer()]);
   };
   own.addEventListener("change", () => take(own.files[0]));
   const hovered = (over) => (event) => {
@@ -203,7 +203,7 @@ function render({ model, el }) {
   );
   root.addEventListener("pointerdown", (event) => {
     const box = event.target.closest(".t2r-view");
-    if (!box) return;
+    if (!box || event.button) return; // of a mouse, the first button
     drag = { x: event.clientX, y: event.clientY, view, area: box.getBoundingClientRect(), bar: event.target === bar };
     box.setPointerCapture(event.pointerId);
     root.focus({ preventScroll: true });
@@ -247,7 +247,7 @@ function render({ model, el }) {
       button("Save", "Save this view as PNG", download),
       own,
     ),
-    problem.node,
+    model.notice,
     panels,
     swiper,
     element("p", { class: "t2r-help" }, HELP),
@@ -263,10 +263,7 @@ function render({ model, el }) {
   makePanels();
   look(WHOLE);
   return () => {
-    model.off("change:image", turn);
-    model.off("change:measures change:total change:name", draw);
-    model.off("change:columns", makePanels);
-    problem.close();
+    model.close();
     store.close();
   };
 }

@@ -70,7 +70,7 @@ function valueAt(points, epoch) {
 function chart(model, trait, goTo) {
   const choice = element("select", {
     "aria-label": `Curve of a ${trait}`,
-    onchange: () => save(model, { [trait]: choice.value }),
+    onchange: () => model.save({ [trait]: choice.value }),
   });
   const svg = drawing("svg", { height: CURVE.height, class: "t2r-curves", role: "img" });
   const values = element("span", { class: "t2r-legend" });
@@ -92,7 +92,8 @@ function chart(model, trait, goTo) {
   return { node, draw };
 }
 
-function render({ model, el }) {
+function render({ model: bare, el }) {
+  const model = connect(bare);
   let playing = null;
   let polls = 0;
   const root = element("div", {
@@ -105,14 +106,13 @@ function render({ model, el }) {
   const play = element("button", { type: "button", class: "t2r-play", "aria-label": "Play" }, "▶");
   const pictures = element("div", { class: "t2r-rows" });
   const note = element("p", { class: "t2r-help", role: "status" });
-  const problem = problemOf(model);
   const store = new PictureStore(model, () => drawPictures());
 
   const epochs = () => model.get("epochs");
   const place = () => Math.max(0, epochs().indexOf(nearestSaved(epochs(), model.get("epoch"))));
   const goToPlace = (index) => {
     const epoch = epochs()[clamp(index, 0, epochs().length - 1)];
-    if (epoch !== undefined && epoch !== model.get("epoch")) save(model, { epoch });
+    if (epoch !== undefined && epoch !== model.get("epoch")) model.save({ epoch });
   };
   const goToEpoch = (epoch) => {
     const near = epochs().map((saved) => Math.abs(saved - epoch));
@@ -232,13 +232,14 @@ function render({ model, el }) {
   model.on("change:epoch change:measure change:loss", turn);
   // A training under way is followed; whether one began anew is asked less often.
   const follow = setInterval(() => {
+    if (model.waiting()) return;
     polls += 1;
     if (polls % 5 === 0 || model.get("rows").some((run) => run.running)) model.send({ kind: "refresh" });
   }, 3000);
 
   root.append(
     element("div", { class: "t2r-bar" }, play, slider, told),
-    problem.node,
+    model.notice,
     note,
     pictures,
     charts,
@@ -251,9 +252,7 @@ function render({ model, el }) {
     clearInterval(follow);
     resized.disconnect();
     stop();
-    model.off("change:rows change:epochs change:curves", refresh);
-    model.off("change:epoch change:measure change:loss", turn);
-    problem.close();
+    model.close();
     store.close();
   };
 }

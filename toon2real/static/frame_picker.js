@@ -10,7 +10,7 @@ const HELP =
   "Click a tile, Shift-click or Shift-arrows for several. k: keep, x: reject, c: leave to the filters, z: undo, " +
   "Enter: open a shot, Escape: back. Keeping a shot keeps what the filters leave of it; among rejects, the frame shown. ";
 
-// `source` knows: help (words), state(), send(command), rows(offset, count), pictures(frames) -> {frame: address},
+// `source` knows: help (words), notice (a node for what went wrong), state(), send(command), rows(offset, count), pictures(frames) -> {frame: address},
 // and, where addresses cost memory, forget(address).
 function picker(root, source) {
   let state = source.state();
@@ -74,7 +74,6 @@ function picker(root, source) {
   const undo = button("Undo", "Undo the last decision (z)", () => source.send({ kind: "undo" }));
   const message = element("output", { class: "t2r-told", "aria-live": "polite" });
   const likeness = element("p", { class: "t2r-help" });
-  const problem = element("p", { class: "t2r-problem", role: "alert" });
   const space = element("div", { class: "t2r-space" });
   const grid = element(
     "div",
@@ -232,10 +231,14 @@ function picker(root, source) {
     const top = Math.floor(cursor / columns()) * pitch();
     if (top < grid.scrollTop) grid.scrollTop = top;
     if (top + pitch() > grid.scrollTop + grid.clientHeight) grid.scrollTop = top + pitch() - grid.clientHeight;
-    const many = chosen.size > 1 ? `${chosen.size} chosen` : "";
-    where.textContent = [state.place, many].filter(Boolean).join(" · ");
+    drawPlace();
     draw();
   }
+
+  const drawPlace = () => {
+    const many = chosen.size > 1 ? `${chosen.size} chosen` : "";
+    where.textContent = [state.place, many].filter(Boolean).join(" · ");
+  };
 
   function decide(verdict) {
     const which = chosen.size ? [...chosen] : [cursor];
@@ -386,9 +389,8 @@ function picker(root, source) {
     message.textContent = state.message;
     likeness.textContent = state.like.message;
     likeness.hidden = !state.like.message;
-    problem.textContent = state.problem;
     back.hidden = !state.view.shot;
-    where.textContent = state.place;
+    drawPlace();
     grid.setAttribute("aria-label", state.place);
     space.dataset.empty = state.total ? "" : "Nothing here.";
     root.dataset.version = state.version;
@@ -446,20 +448,26 @@ function picker(root, source) {
       again,
     ),
     element("div", { class: "t2r-bar" }, keep, reject, clear, undo, message),
-    problem,
+    source.notice,
     grid,
     likeness,
     element("p", { class: "t2r-help" }, source.help),
   );
   drawState();
-  return { drawState, close: () => resized.disconnect() };
+  const close = () => {
+    resized.disconnect();
+    for (const url of pictures.values()) source.forget?.(url);
+  };
+  return { drawState, close };
 }
 
-function render({ model, el }) {
+function render({ model: bare, el }) {
+  const model = connect(bare);
   const root = element("div", { class: "t2r t2r-picker", role: "group", "aria-label": "Pick frames" });
-  const { ask, close } = questions(model);
+  const ask = questions(model);
   const source = {
     help: `${HELP}Each decision is in the catalogue at once.`,
+    notice: model.notice,
     state: () => model.get("state"),
     send: (command) => model.send(command),
     rows: async (offset, count) => (await ask({ kind: "rows", offset, count })).rows,
@@ -473,9 +481,8 @@ function render({ model, el }) {
   const view = picker(root, source);
   model.on("change:state", view.drawState);
   return () => {
-    model.off("change:state", view.drawState);
+    model.close();
     view.close();
-    close();
   };
 }
 

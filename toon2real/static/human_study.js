@@ -69,7 +69,8 @@ function study(root, { picture, answer, farewell }) {
   return { show, again };
 }
 
-function render({ model, el }) {
+function render({ model: bare, el }) {
+  const model = connect(bare);
   const root = element("div", { class: "t2r t2r-human", role: "group", "aria-label": "Which picture?" });
   const store = new PictureStore(model);
   const { show, again } = study(root, {
@@ -78,17 +79,13 @@ function render({ model, el }) {
     farewell: model.get("farewell"),
   });
   const next = () => show(model.get("trial"), model.get("done"), model.get("total"));
-  const problem = problemOf(model);
-  const failed = ({ kind, asked }) => kind === "failed" && asked === "answer" && again();
   model.on("change:trial", next);
-  model.on("msg:custom", failed);
-  root.append(problem.node);
+  model.on("msg:custom", ({ kind, asked }) => kind === "failed" && asked === "answer" && again());
+  root.append(model.notice);
   el.append(root);
   next();
   return () => {
-    model.off("change:trial", next);
-    model.off("msg:custom", failed);
-    problem.close();
+    model.close();
     store.close();
   };
 }
@@ -106,7 +103,7 @@ function standalone(root, { trials, pictures, study: id, participant }) {
     placeholder: "Your name",
     "aria-label": "Your name",
   });
-  const save = () => saveJson("answers.json", { study: id, participant: who.value.trim() || nameless, answers });
+  const download = () => saveJson("answers.json", { study: id, participant: who.value.trim() || nameless, answers });
   const keep = (given) => {
     answers = given;
     localStorage.setItem(storage, JSON.stringify(answers));
@@ -129,7 +126,7 @@ function standalone(root, { trials, pictures, study: id, participant }) {
       "div",
       { class: "t2r-bar" },
       who,
-      button("Save my answers", "Save my answers as a file", save),
+      button("Save my answers", "Save my answers as a file", download),
       button("Start again", "Start again, for another person", forget),
     ),
   );

@@ -200,6 +200,7 @@ function standalone(root, data) {
   const who = element("input", { type: "text", "aria-label": "Your name", placeholder: "Your name" });
   const view = picker(root, {
     help: `${HELP}Decisions stay in this browser; save them and give the file back: ${data.command}`,
+    notice: "",
     state,
     send: (command) => commands[command.kind](command),
     rows: async (offset, count) => shown.ids.slice(offset, offset + count).map(row),

@@ -1,9 +1,13 @@
 // TrainingMonitor: how far a training is, what it looks like, and three buttons.
 
-function render({ model, el }) {
+const IN_A_CELL =
+  "The kernel is busy, so these buttons wait. A cell that trains can be stopped with the notebook's own button; " +
+  "fit(background=True) keeps the kernel free.";
+
+function render({ model: bare, el }) {
+  const model = connect(bare, IN_A_CELL);
   let url = null;
-  let heard = false;
-  let asked = ""; // what a button promised
+  let heard = false; // has the kernel ever answered?
   const root = element("div", { class: "t2r t2r-monitor", role: "group", "aria-label": "A training under way" });
   const title = element("strong");
   const state = element("span", { class: "t2r-state", role: "status" });
@@ -15,11 +19,10 @@ function render({ model, el }) {
   const image = element("img", { alt: "" });
   const caption = element("figcaption", {});
   const judged = element("div", { class: "t2r-judged" });
-  const problem = problemOf(model);
   const hint = element("span", { class: "t2r-help", role: "status" });
 
   const ask = (kind, words) => {
-    hint.textContent = asked = words;
+    hint.textContent = words;
     model.send({ kind });
   };
   const stop = button("■ Stop", "Stop after the current step, and save", () => ask("stop", "stopping …"));
@@ -27,15 +30,9 @@ function render({ model, el }) {
   const look = button("Sample now", "Translate the samples after the current step", () => ask("look", "sampling …"));
 
   function drawButtons() {
-    const training = model.get("status").state === "training";
-    const free = heard || !training;
-    stop.disabled = !training || !free;
-    look.disabled = !training || !free;
-    goOn.disabled = model.get("status").state !== "stopped";
-    if (!free)
-      hint.textContent =
-        "A cell is training: stop it with the notebook's own button. fit(background=True) keeps these buttons alive.";
-    else if (hint.textContent !== asked) hint.textContent = "";
+    const state = model.get("status").state;
+    stop.disabled = look.disabled = state !== "training" || !heard;
+    goOn.disabled = state !== "stopped";
   }
 
   function draw() {
@@ -64,7 +61,7 @@ function render({ model, el }) {
   }
 
   function drawCurve() {
-    curve.innerHTML = model.get("curve");
+    curve.innerHTML = model.get("curve"); // lines and numbers, no names
   }
 
   function drawNewest() {
@@ -74,16 +71,14 @@ function render({ model, el }) {
     url = pictureUrl(bytes);
     showPicture(image, url).then(() => before && URL.revokeObjectURL(before));
     caption.textContent = image.alt = model.get("caption");
-    if (hint.textContent === asked) hint.textContent = "";
+    hint.textContent = "";
   }
 
-  function listen(message) {
-    if (message.kind === "heard") heard = true;
-    if (message.what === "hello" || message.kind === "failed") hint.textContent = "";
+  model.on("msg:custom", ({ kind }) => {
+    heard = true;
+    if (kind === "failed") hint.textContent = "";
     drawButtons();
-  }
-
-  model.on("msg:custom", listen);
+  });
   model.on("change:status", draw);
   model.on("change:curve", drawCurve);
   model.on("change:newest", drawNewest);
@@ -91,7 +86,7 @@ function render({ model, el }) {
     element("div", { class: "t2r-bar" }, title, state, words),
     element("div", { class: "t2r-bar" }, bar),
     element("div", { class: "t2r-bar" }, stop, goOn, look, hint),
-    problem.node,
+    model.notice,
     note,
     losses,
     curve,
@@ -104,11 +99,7 @@ function render({ model, el }) {
   drawNewest();
   model.send({ kind: "hello" });
   return () => {
-    model.off("msg:custom", listen);
-    model.off("change:status", draw);
-    model.off("change:curve", drawCurve);
-    model.off("change:newest", drawNewest);
-    problem.close();
+    model.close();
     if (url) URL.revokeObjectURL(url);
   };
 }
