@@ -23,10 +23,10 @@ from toon2real.images import LUMA, to_tensor
 from toon2real.losses import generator_loss
 from toon2real.patchwise import patchwise
 from toon2real.progress import Callback, luma_correlation
-from toon2real.runs import translate_all
 from toon2real.scenes import pairs, scenes
 from toon2real.training import Trainer
 from toon2real.unit import unit
+from toon2real.weights import translate_all
 
 SYSTEMS = {recipe.name: recipe for recipe in (cartoon2real, toon2real, unit, patchwise)}
 WATCHED = 16  # held-out cartoons whose brightness is followed

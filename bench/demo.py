@@ -13,8 +13,9 @@ from pathlib import Path
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.experiment import train_all
 from toon2real.images import open_image, write_atomic
-from toon2real.runs import SHIPPED, Run, save_weights
+from toon2real.runs import Run
 from toon2real.unit import unit
+from toon2real.weights import SHIPPED, save_weights
 
 CARTOONS, PHOTOS = "scenes:cartoon:0-799", "scenes:photo:800-1599"
 HELD_OUT = "scenes:cartoon:2000-2099@64", "scenes:photo:2100-2299@64"

@@ -36,10 +36,11 @@ import torch
 import torch._dynamo  # noqa: F401 - which optimisers import, at their first use: once, for all
 
 from toon2real.cyclegan import cartoon2real, toon2real
+from toon2real.engine import commit
 from toon2real.images import write_atomic
 from toon2real.patchwise import patchwise
 from toon2real.progress import Callback
-from toon2real.runs import Run, commit
+from toon2real.runs import Run
 from toon2real.scenes import scenes
 from toon2real.training import Trainer
 from toon2real.unit import unit

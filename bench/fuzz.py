@@ -59,10 +59,11 @@ from toon2real.catalogue import Catalogue
 from toon2real.curate import Curation
 from toon2real.cyclegan import CycleGANRecipe, toon2real
 from toon2real.data import Domain
+from toon2real.engine import commit
 from toon2real.features import features
 from toon2real.films import decode
 from toon2real.images import printable
-from toon2real.runs import Run, commit
+from toon2real.runs import Run
 from toon2real.scenes import scene, scenes
 from toon2real.scores import Thresholds
 from toon2real.training import Options, Trainer

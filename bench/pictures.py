@@ -11,8 +11,8 @@ from toon2real.features import best_extractor
 from toon2real.fid import judge_of
 from toon2real.images import jpeg_bytes, write_atomic
 from toon2real.quickstart import UNTOUCHED, side_by_side
-from toon2real.runs import translate_all
 from toon2real.scenes import pairs
+from toon2real.weights import translate_all
 
 FIRST_SCENE = 5000  # beyond the scenes of training and validation
 SCENES = 6

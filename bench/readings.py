@@ -13,7 +13,8 @@ import numpy as np
 from toon2real.data import Domain
 from toon2real.features import best_extractor, features
 from toon2real.fid import Judge, fid, weighted_fid
-from toon2real.runs import Run, translate_all
+from toon2real.runs import Run
+from toon2real.weights import translate_all
 
 DIMS = 768, 192
 

@@ -15,7 +15,8 @@ from toon2real.data import Domain, choose
 from toon2real.experiment import judge_run
 from toon2real.features import best_extractor
 from toon2real.fid import Judge
-from toon2real.runs import Run, translate_all
+from toon2real.runs import Run
+from toon2real.weights import translate_all
 
 
 def left_out(root, kind, run, n):

@@ -6,7 +6,8 @@ The run must have been judged (bench/ablation.py does that). The card goes into 
 import argparse
 from pathlib import Path
 
-from toon2real.runs import Run, save_weights
+from toon2real.runs import Run
+from toon2real.weights import save_weights
 
 TEXT = """{recipe.name}: cartoon scenery to photographs, trained on real pictures.
 Data: {cartoons:,} crops of stills of animated films (several studios) and {photos:,} crops of landscape photographs

@@ -132,7 +132,7 @@ def main():
         for what in ROWS:
             found[what].append(measured(what))
     load.append(os.getloadavg()[0])
-    from toon2real.runs import environment
+    from toon2real.engine import environment
 
     about = environment() | {"load": load, "repeats": args.repeats, "cores": os.cpu_count()}
     print(f"{about}\n\n| | processor seconds | times as fast | peak memory | result |\n|---|---|---|---|---|")

@@ -9,10 +9,10 @@ import pytest
 from toon2real import demo
 from toon2real.cyclegan import toon2real
 from toon2real.experiment import TITLES
-from toon2real.runs import RunError
 from toon2real.scenes import pairs
 from toon2real.training import Trainer
 from toon2real.translate import Translator
+from toon2real.weights import RunError
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "bench" / "demo.py"

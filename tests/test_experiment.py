@@ -8,9 +8,10 @@ from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.experiment import compare, judge_run, train_all
 from toon2real.fid import FLOOR, UNTRANSLATED
 from toon2real.progress import Callback
-from toon2real.runs import Run, RunError
+from toon2real.runs import Run
 from toon2real.scenes import scenes
 from toon2real.training import Trainer
+from toon2real.weights import RunError
 
 RECIPE = toon2real.tiny(width=8, blocks=1, epochs=3, decay_epochs=1)
 C, R = scenes(5, seed=0, side=72, kind="cartoon"), scenes(4, seed=50, side=72, kind="photo")

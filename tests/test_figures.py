@@ -21,10 +21,11 @@ from toon2real.experiment import COLOURS
 from toon2real.experiment import compare as gather
 from toon2real.figures import busiest, comparison, curves, failures, paper_figures, plane, realism, roughness, teaser
 from toon2real.generator import Generator, convolutions, layers
-from toon2real.runs import Run, RunError, translate_all
+from toon2real.runs import Run
 from toon2real.scenes import write_scenes
 from toon2real.training import Trainer
 from toon2real.unit import Decoder, Encoder, MultiScaleDiscriminator, unit
+from toon2real.weights import RunError, translate_all
 
 
 @pytest.fixture(scope="module")

@@ -38,10 +38,11 @@ from toon2real.films import Writer, decode
 from toon2real.images import WriteError, list_images, printable, write_atomic
 from toon2real.patchwise import patchwise
 from toon2real.progress import Record
-from toon2real.runs import Run, RunError, load_weights, read_about, save_weights
+from toon2real.runs import Run
 from toon2real.scenes import scene, scenes
 from toon2real.training import Options, Trainer, stills
 from toon2real.translate import Translator, translate_command
+from toon2real.weights import RunError, load_weights, read_about, save_weights
 from toon2real.widgets import CompareSystems, FramePicker, HumanStudy, study_results, take_answers
 
 SMALL = ["--width", "4", "--blocks", "1", "--side", "64", "--epochs", "1", "--decay-epochs", "0"]
@@ -643,6 +644,19 @@ def test_two_that_begin_at_once(tmp_path):
         codes = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)
         assert codes in ([0, 1], [0, 2]) and Run(path).recipe.lr == codes[1] / 10
         assert Run(path).load_checkpoint()[0] == 0
+
+
+def test_one_that_begins_while_the_folder_is_listed(tmp_path, monkeypatch):
+    recipe = toon2real.tiny(width=4, blocks=1)
+
+    def meanwhile(path, pattern):
+        monkeypatch.undo()
+        Run.create(path, recipe)
+        return path.rglob(pattern)
+
+    monkeypatch.setattr(Path, "rglob", meanwhile)
+    with pytest.raises(RunError, match="already holds a run"):
+        Run.create(tmp_path / "run", recipe)
 
 
 def test_a_name_that_figures_cannot_draw():

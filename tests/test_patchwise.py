@@ -6,10 +6,11 @@ import torch
 from toon2real.cli import main
 from toon2real.images import to_pil, to_tensor
 from toon2real.patchwise import patchwise
-from toon2real.runs import ONE_WAY_COLUMNS, RunError, load_weights, save_weights
+from toon2real.runs import ONE_WAY_COLUMNS
 from toon2real.scenes import pairs, scenes, write_scenes
 from toon2real.training import Trainer
 from toon2real.translate import Translator
+from toon2real.weights import RunError, load_weights, save_weights
 from toon2real.widgets import EpochStepper
 
 SMALL = patchwise.tiny(width=4, blocks=1, side=32, epochs=1, decay_epochs=1, average=0.9)

@@ -11,8 +11,9 @@ import pytest
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.experiment import train_all
 from toon2real.quickstart import train_side_by_side
-from toon2real.runs import Run, RunError
+from toon2real.runs import Run
 from toon2real.scenes import write_scenes
+from toon2real.weights import RunError
 
 TINY = [recipe.tiny(width=8, blocks=1, epochs=2, decay_epochs=0) for recipe in (cartoon2real, toon2real)]
 

@@ -25,11 +25,12 @@ from toon2real.films import FilmError
 from toon2real.generator import Generator
 from toon2real.images import ImageError, to_tensor, to_uint8
 from toon2real.patchwise import patchwise
-from toon2real.runs import Run, RunError, save_weights
+from toon2real.runs import Run
 from toon2real.scenes import scene
 from toon2real.system import Recipe, System
 from toon2real.translate import _SAVE, FolderReport, TranslateError, Translator, save_image, translate_command
 from toon2real.unit import unit
+from toon2real.weights import RunError, save_weights
 
 
 class Same(System):

@@ -13,9 +13,9 @@ import torch
 import torch.nn as nn
 from safetensors.torch import load_file
 
-from toon2real.runs import load_weights, save_weights
 from toon2real.system import load_system_state, recipe_from_dict, recipe_to_dict, system_state
 from toon2real.unit import NOISES, UNIT, LayerNorm, _reference_keys, unit
+from toon2real.weights import load_weights, save_weights
 
 golden = Path(__file__).parent / "golden"
 NETS = ("gen_a", "gen_b", "dis_a", "dis_b")

@@ -11,9 +11,10 @@ import pytest
 
 from toon2real.cyclegan import toon2real
 from toon2real.progress import Callback
-from toon2real.runs import Run, RunError
+from toon2real.runs import Run
 from toon2real.scenes import write_scenes
 from toon2real.training import Trainer
+from toon2real.weights import RunError
 
 CLI = [sys.executable, "-c", "import sys; from toon2real.cli import main; sys.exit(main())", "train"]
 SMALL = ["toon2real", "--width", "8", "--blocks", "1", "--side", "64", "--epochs", "50", "--decay-epochs", "0"]

@@ -9,8 +9,9 @@ __all__ = ['NAMES', 'runs', 'card']
 
 # %% ../nbs/33_demo.ipynb #363b3421
 from .images import printable
-from .runs import SHIPPED, Run, RunError, read_about
+from .runs import Run
 from .translate import find_weights
+from .weights import SHIPPED, RunError, read_about
 
 # %% ../nbs/33_demo.ipynb #df793a7f
 NAMES = ("unit", "cartoon2real", "toon2real")

@@ -34,10 +34,11 @@ from .distances import frechet_features
 from .features import best_extractor, simple_features
 from .fid import FLOOR, UNTRANSLATED, Judge, judge_of
 from .images import check_output, check_range, printable, utf8, write_atomic
-from .runs import Run, RunError, translate_all
+from .runs import Run
 from .system import Recipe, recipe_to_dict
 from .training import Trainer
 from .unit import unit
+from .weights import RunError, translate_all
 
 # %% ../nbs/29_experiment.ipynb #f8432641
 def table1(**changes) -> list[Recipe]:

@@ -31,7 +31,8 @@ from .architecture import COLUMN, GRID, INK, MUTED, PAGE, PaperFigure, architect
 from .experiment import HIGHER, Comparison, Group, number, rounded
 from .features import WeightsMissing, features
 from .images import LUMA, check_range
-from .runs import Run, RunError
+from .runs import Run
+from .weights import RunError
 
 # %% ../nbs/31_figures.ipynb #d986c32c
 def _picture(ax: Axes, pixels: np.ndarray):

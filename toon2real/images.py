@@ -8,8 +8,8 @@ Docs: https://toon2real.github.io/toon2real/images.html.md"""
 __all__ = ['IMAGE_SUFFIXES', 'MAX_PIXELS', 'MAX_BYTES', 'LUMA', 'ImageError', 'printable', 'check_range', 'check_choice',
            'open_regular', 'upright', 'open_image', 'tell_unreadable', 'given_path', 'walk', 'list_images',
            'check_pixels', 'check_tensor', 'to_float', 'to_tensor', 'to_uint8', 'to_pil', 'resize', 'grid',
-           'jpeg_bytes', 'png_bytes', 'WriteError', 'atomic', 'write_atomic', 'utf8', 'check_output', 'check_shape',
-           'read_json', 'in_background', 'show']
+           'jpeg_bytes', 'png_bytes', 'data_uri', 'WriteError', 'atomic', 'write_atomic', 'utf8', 'check_output',
+           'check_shape', 'read_json', 'in_background', 'show']
 
 # %% ../nbs/00_images.ipynb #b52f3dce
 import io
@@ -22,6 +22,7 @@ import sys
 import time
 import warnings
 import zlib
+from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -424,6 +425,11 @@ def jpeg_bytes(
 def png_bytes(im) -> bytes:
     "One image of any kind as PNG: every pixel as it is"
     return _encoded(im, "PNG")
+
+
+def data_uri(jpeg: bytes) -> str:
+    "A JPEG as an address that a page can hold"
+    return "data:image/jpeg;base64," + b64encode(jpeg).decode()
 
 
 def _encoded(im, kind: str, **options) -> bytes:

@@ -10,7 +10,6 @@ __all__ = ['TABS', 'static_page', 'tile_data', 'pick_page', 'take_picks']
 # %% ../nbs/09b_page.ipynb #7c3dee94
 import hashlib
 import json
-from base64 import b64encode
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pandas as pd
 from jinja2 import Template
 
 from .catalogue import Catalogue
-from .images import check_shape, printable, read_json, write_atomic
+from .images import check_shape, data_uri, printable, read_json, write_atomic
 from .picks import DONE, FILTERS, FIRM, Picks, when
 from .sources import CurateError
 
@@ -102,7 +101,7 @@ def _page_data(picks: Picks, films: list[int], target: int) -> dict:
         "per_shot": picks.thresholds.per_shot,
         "picked": picks.thresholds.picked,
         "tabs": TABS,
-        "pictures": {int(frame): "data:image/jpeg;base64," + b64encode(jpeg).decode() for frame, jpeg in pictures},
+        "pictures": {int(frame): data_uri(jpeg) for frame, jpeg in pictures},
         "command": f"toon2real curate {picks.catalogue.path.name} --picks picks.json",
     }
 

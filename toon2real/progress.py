@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .images import LUMA, WriteError, grid, jpeg_bytes, printable, write_atomic
-from .runs import RunError, data_uri, render
+from .images import LUMA, WriteError, data_uri, grid, jpeg_bytes, printable, write_atomic
+from .runs import render
+from .weights import RunError
 
 # %% ../nbs/27_progress.ipynb #59432d6d
 class Diverged(RuntimeError):

@@ -30,11 +30,12 @@ from .features import best_extractor
 from .fid import judge_of
 from .images import check_output, grid, png_bytes, resize, to_pil, write_atomic
 from .progress import Callback, in_notebook
-from .runs import Run, RunError, translate_all
+from .runs import Run
 from .scenes import pairs, scenes, write_scenes
 from .system import Recipe
 from .training import Trainer
 from .unit import unit
+from .weights import RunError, translate_all
 
 # %% ../nbs/34_quickstart.ipynb #79606a07
 class _Child(Callback):

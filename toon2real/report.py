@@ -32,8 +32,8 @@ from . import __version__, experiment, figures
 from .experiment import COUNTS, HIGHER, TITLES, Comparison, compare, number, permutation_p
 from .features import WeightsMissing
 from .fid import UNTRANSLATED
-from .images import check_output, grid, jpeg_bytes, resize, to_pil, utf8, write_atomic
-from .runs import Run, data_uri, render
+from .images import check_output, data_uri, grid, jpeg_bytes, resize, to_pil, utf8, write_atomic
+from .runs import Run, render
 from .system import recipe_to_dict
 
 # %% ../nbs/32_report.ipynb #37451973

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import random
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +24,7 @@ import pandas as pd
 import traitlets as T
 from fastcore.basics import patch
 
-from .images import check_choice, check_range, check_shape, jpeg_bytes, read_json, to_pil, utf8
+from .images import check_choice, check_range, check_shape, data_uri, jpeg_bytes, read_json, to_pil, utf8
 from .live import PictureWidget, static
 from .page import static_page
 from .scenes import scenes
@@ -258,7 +257,7 @@ def study_page(
     "The study as one page that loads nothing from elsewhere"
     trials = [trial.asked() for trial in study.trials]
     keys = [key for trial in trials for key in (trial["input"], *trial["pictures"]) if key]
-    pictures = {key: "data:image/jpeg;base64," + b64encode(study.picture(key)).decode() for key in keys}
+    pictures = {key: data_uri(study.picture(key)) for key in keys}
     data = {"trials": trials, "pictures": pictures, "study": study.study, "participant": participant}
     return static_page(path, "Which picture?", ["human_study.js"], data)
 

@@ -273,7 +273,7 @@ def by_the_first(work: Callable[[], None]):
 class System(nn.Module):
     "Networks, their players and their optimisers. Subclasses define `players`, `to_photo` and `to_cartoon`"
 
-    generators: tuple[str, ...] = ()  # the modules that translation needs; `runs.save_weights` writes these
+    generators: tuple[str, ...] = ()  # the modules that translation needs; `weights.save_weights` writes these
     to_photo_modules: tuple[str, ...] = ()  # those of them that `to_photo` needs
     two_way: bool = True  # is there a `to_cartoon`?
 

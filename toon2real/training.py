@@ -26,7 +26,7 @@ import torch
 from fastcore.basics import patch
 
 from .data import Domain, Pairs, choose, load_side
-from .engine import choose_precision, settle_threads
+from .engine import choose_precision, environment, settle_threads
 from .features import best_extractor
 from .fid import judge_of
 from .images import check_range, check_shape, printable, to_tensor, to_uint8
@@ -41,17 +41,7 @@ from toon2real.progress import (
     in_words,
     luma_correlation,
 )
-from toon2real.runs import (
-    Run,
-    RunError,
-    as_kept,
-    at_most,
-    environment,
-    load_weights,
-    refuse_taken,
-    translate_all,
-    translate_samples,
-)
+from .runs import Run, refuse_taken, translate_samples
 from .sources import read_manifest
 from toon2real.system import (
     Recipe,
@@ -63,6 +53,7 @@ from toon2real.system import (
     ranks,
     usable,
 )
+from .weights import RunError, as_kept, at_most, load_weights, translate_all
 
 # %% ../nbs/28_training.ipynb #ae6c036e
 @dataclass(frozen=True)

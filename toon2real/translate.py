@@ -56,9 +56,10 @@ from toon2real.images import (
     upright,
     write_atomic,
 )
-from .runs import SHIPPED, Run, RunError, load_weights, looking
+from .runs import Run
 from .scores import TILE
 from .system import Recipe, System, usable
+from .weights import SHIPPED, RunError, load_weights, looking
 
 # %% ../nbs/26_translate.ipynb #fca17d16
 def mirror_index(
