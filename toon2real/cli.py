@@ -154,11 +154,10 @@ def _trainer(train, command: list[str]):
     "The trainer that the options ask for: a new one, whose run keeps the command, or a resumed one"
     from toon2real.training import Trainer
 
-    val = None
-    if train.val_cartoon or train.val_photo:
-        if not (train.val_cartoon and train.val_photo):
-            raise ValueError("--val-cartoon and --val-photo go together: give both or neither")
-        val = train.val_cartoon, train.val_photo
+    val = train.val_cartoon, train.val_photo
+    if any(val) and not all(val):
+        raise ValueError("--val-cartoon and --val-photo go together: give both or neither")
+    val = val if all(val) else None
     if train.resume:
         _refuse_changes(train)
         return Trainer.resume(train.resume, train.cartoon, train.photo, val, device=train.device)

@@ -153,18 +153,10 @@ def draws(self: CycleGAN, batch: Batch) -> dict[str, torch.Tensor]:
     for domain in "rc":
         pool = getattr(self, f"pool_{domain}")
         pool.reserve(batch.c)
-        plan = pool.plan(len(index), self._draws(domain, index))
-        moves[f"moves_{domain}"] = upload(plan, batch.c.device)
+        states = [random_state(self.recipe.seed, f"pool {domain}", i) for i in index]
+        drawn = [(state.random(), state.integers(pool.size)) for state in states] if self.keyed else None
+        moves[f"moves_{domain}"] = upload(pool.plan(len(index), drawn), batch.c.device)
     return moves
-
-
-@patch
-def _draws(self: CycleGAN, domain: str, index) -> list[tuple[float, int]] | None:
-    "The pool's draws for these samples; None where the pool draws by itself"
-    if not self.keyed:
-        return None
-    states = [random_state(self.recipe.seed, f"pool {domain}", int(i)) for i in index]
-    return [(state.random(), int(state.integers(self.recipe.pool))) for state in states]
 
 # %% ../nbs/18_cyclegan.ipynb #de25595a
 @patch(cls_method=True)

@@ -255,16 +255,15 @@ def speed_up(
 ) -> System:
     "The system itself, on its device and ready for `step`, as fast as the machine allows"
     check_choice(("auto", True, False), compile=compile)
-    compile = compile if compile == "auto" else bool(compile)  # 1 and 0 pass the check too
     device = next(self.parameters()).device
     self.train()
     self.precision = choose_precision(precision, device)
     self.forwards, self.captured = {}, None
     self._bring_moments(device)
-    if compile is True or (compile == "auto" and repays(self.recipe, steps, device.type)):
+    if repays(self.recipe, steps, device.type) if compile == "auto" else compile:
         tell("compiling the networks, which may take minutes the first time")
         self._compile()
-    if device.type == "cuda" and compile is not False and self.drawn_ahead and ranks()[1] == 1:
+    if device.type == "cuda" and compile and self.drawn_ahead and ranks()[1] == 1:
         self.captured = Captured(self)
     return self
 

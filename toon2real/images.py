@@ -556,9 +556,8 @@ def in_background(
 
 # %% ../nbs/00_images.ipynb #4c78dbe6
 def _enlarge(im: Image.Image, zoom: float) -> Image.Image:
-    size = tuple(max(round(length * zoom), 1) for length in im.size)
     whole = zoom > 1 and zoom == int(zoom)
-    return resize(im, size, "squash", Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
+    return ImageOps.scale(im, zoom, Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
 
 # %% ../nbs/00_images.ipynb #ea8b0db5
 def show(
