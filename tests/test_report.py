@@ -319,6 +319,7 @@ def test_browser_slider(browser, page):
 
     last = shown()
     assert tab.inner_text("output") == "after epoch 2" and tab.is_visible(".slider")
+    assert tab.evaluate("document.querySelector('.film').matches(':not(.more)')")  # all pictures fit, so none fades
     tab.focus("input[type=range]")
     tab.keyboard.press("Home")
     assert tab.inner_text("output") == "before training"

@@ -368,17 +368,19 @@ def plane(cmp: Comparison) -> Figure:
     main = judge["main"]
     to_input = f"{judge['main']} to input"
     figure, ax = _plot(cmp, to_input, f"{main} to photographs")
+    ends = []
     for group, mark in zip(cmp.groups, cycle(_MARKS)):
         paths = [cmp.history(run)[[to_input, main, metric]].dropna() for run in group.runs]
         for path in paths:
             _draw_path(ax, group.colour, path, mark)
         x, y, _ = np.mean([path.iloc[-1] for path in paths], 0)
+        ends.append((x, y))
         label = f"{group.title}: ends at {rounded(y)}, {rounded(x)} from its input"
         ax.plot([], [], color=group.colour, linewidth=0.9, marker=mark, markersize=2.2, label=label)
     untranslated = _reference(judge, "untranslated", main)
     cross = {"color": INK, "marker": "x", "markersize": 5, "linestyle": "none", "clip_on": False, "zorder": 4}
     ax.plot(0, untranslated, label=f"untranslated input: {rounded(untranslated)}", **cross)
-    ax.set(xlim=(0, ax.get_xlim()[1] * 1.04), ylim=(0, ax.get_ylim()[1]))
+    ax.set(xlim=(0, 1.5 * max(x for x, _ in ends)), ylim=(0, 1.5 * max(untranslated, *(y for _, y in ends))))
     _level(ax, "other photographs", _reference(judge, "floor", main), "dotted")
     _draw_equal_scores(ax)
     _legend(figure)
