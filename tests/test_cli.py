@@ -63,14 +63,17 @@ def test_judge_compare_report(folders, tmp_path, capsys):
         == 0
     )
     assert main(["train", *pictures, "--run", str(b), "cartoon2real", *SMALL]) == 0
-    assert Run(a).best and Run(b).best is None
+    assert Run(a).best and Run(b).best is None and said(capsys)
     assert main(["evaluate", str(a), str(b), "--extractor", "simple"]) == 0
-    assert Run(b).best and "weighted Frechet (simple features)" in said(capsys)[0]
+    out = said(capsys)[0]
+    assert Run(b).best and "weighted Frechet (simple features)" in out and f"{b / 'history.csv'}" in out
+    assert max(len(line) for line in out.splitlines() if str(tmp_path) not in line) <= 100
     assert (
         main(["compare", str(a), str(b), "--extractor", "simple", "--reps", "5", "--out", str(tmp_path / "table")]) == 0
     )
     out = said(capsys)[0]
-    assert "N = 6 images in every set" in out and "| untranslated input |" in out
+    assert "N = 6 images in every set" in out and "\nuntranslated input " in out
+    assert max(map(len, out.splitlines())) <= 110 and f"LaTeX: {tmp_path / 'table'}" in out
     floor, paper = re.findall("note: .*", out)
     assert floor == "note: The floor is of other photographs." and "column paper" in paper.lower()
     assert sorted(p.name for p in (tmp_path / "table").iterdir()) == [

@@ -13,8 +13,10 @@ from conftest import CHROMIUM
 
 from toon2real import demo, experiment, figures
 from toon2real import report as R
+from toon2real.cli import main as command_line
 from toon2real.cyclegan import CycleGANRecipe, cartoon2real, toon2real
 from toon2real.experiment import compare
+from toon2real.fid import UNTRANSLATED
 from toon2real.runs import Run
 from toon2real.scenes import write_scenes
 from toon2real.training import Trainer
@@ -138,7 +140,7 @@ def test_verdict_table_legend_and_history_agree():
 def test_the_best_of_the_systems_alone_is_marked(trained, tmp_path):
     cmp = compare(trained, extractor="simple", reps=0)
     systems = cmp.table.system.notna()
-    cmp.table.loc[experiment.UNTRANSLATED, "precision"] = 0.5
+    cmp.table.loc[UNTRANSLATED, "precision"] = 0.5
     cmp.table.loc[systems, "precision"] = [0.5, *[0.25] * (systems.sum() - 1)]
     text = R.report(cmp, tmp_path / "x.html", pictures=1, failures=0).read_text(encoding="utf-8")
     rows = re.findall(r'<tr class="(run|reference)">(.*?)</tr>', text, re.S)
@@ -162,16 +164,13 @@ def test_names_are_escaped(copies):
     assert escape(shlex.quote(f".../{folder.name}/{TAG}"), quote=False).replace("'", "&#39;") in text
 
 
-@pytest.mark.parametrize("what", ["judge", "side", "pairs", "seed"])
+@pytest.mark.parametrize("what", ["judge", "pairs", "seed"])
 def test_unequal_runs_are_told(copies, what):
     folder, change = copies
     about = about_of(folder / "toon2real")
     if what == "judge":
         about["judge"]["n"] = 99
         said = "Different judges while they trained."
-    if what == "side":
-        about["recipe"]["side"] = 68
-        said = "Different crop sizes. Cartoon-to-real: 64 px; toon2real: 68 px."
     if what == "seed":
         about["recipe"]["seed"] = 3
         said = "Different seeds. Cartoon-to-real: 0; toon2real: 3."
@@ -184,6 +183,17 @@ def test_unequal_runs_are_told(copies, what):
     assert [note[: len(said)] for note in compare(folder).notes] == [said]
     if what == "pairs":
         assert compare(folder, until=1).notes == []
+
+
+def test_runs_of_different_sides_leave_a_good_page_as_it_is(copies, capsys):
+    folder, change = copies
+    page = folder.parent / "report.html"
+    page.write_text(f'<meta {R.MARK} 0.1">')
+    change("toon2real", recipe=about_of(folder / "toon2real")["recipe"] | {"side": 68})
+    assert command_line(["report", str(folder), "--extractor", "simple", "--out", str(page.parent)]) == 1
+    told = capsys.readouterr().err
+    assert f"{folder / 'cartoon2real'} has 64 px" in told and f"{folder / 'toon2real'} has 68 px" in told
+    assert R.MARK in page.read_text() and not (folder.parent / "figures").exists()
 
 
 def test_a_page_of_unequal_runs(copies):

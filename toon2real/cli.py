@@ -249,19 +249,20 @@ def _evaluate_run(path: Path, on: Judging, again: bool):
     "Judge the kept epochs of a run"
     from toon2real.experiment import judge_run
     from toon2real.runs import Run
+    from toon2real.tables import plain
 
     run = Run(path)
     table = judge_run(run, on.cartoon, on.photo, on.n, on.seed, on.extractor, again, progress=sys.stderr.isatty())
     _say(f"{run!r}\n{_terms(run.about['judge'])}\nbest by {run.metric}: epoch {run.best}\n")
-    _say(f"{table.to_string(float_format='{:.4g}'.format)}\n")
+    _say(f"{plain(table)}\n\nall epochs, with their losses: {run.path / 'history.csv'}\n")
 
 
 def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
     "Judge folders of translated pictures"
     from toon2real import fid
-    from toon2real.experiment import markdown
     from toon2real.features import best_extractor
     from toon2real.images import check_output, utf8, write_atomic
+    from toon2real.tables import main_measures, plain
 
     if out:
         check_output(out, ".csv", "KID")
@@ -287,9 +288,10 @@ def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
         extractor=best_extractor(on.extractor),
         progress=sys.stderr.isatty(),
     )
-    _say(f"{_terms(table.attrs)}\n\n{markdown(table)}")
+    _say(f"{_terms(table.attrs)}\n\n{plain(main_measures(table))}\n")
     if out:
         write_atomic(out, utf8(table.to_csv()))
+    _say(f"all measures: {out or 'judge again with --out FILE.csv'}")
 
 
 def compare(runs: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, until: Number = None, out: Folder = None):
@@ -303,33 +305,33 @@ def compare(runs: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, until: Numbe
         until: Ignore later epochs, to compare runs of unequal length at equal pairs.
         out: A folder for the table (CSV, Markdown, LaTeX), the histories, and about.json (recipes, options, terms).
     """
-    from toon2real import experiment
+    from toon2real import experiment, tables
 
     if out:
-        experiment.check_results(out)
+        tables.check_results(out)
     comparison = experiment.compare(runs, **asdict(on), until=until, progress=sys.stderr.isatty())
     table = comparison.table
     _say(_terms(table.attrs))
     for note in table.attrs["notes"]:
         _say(f"note: {note}")
     if table.paper.notna().any():
-        _say("note: Column paper is the weighted FID of its Table I, on other pictures: compare order and ratios only.")
-    _say(f"\n{experiment.markdown(table)}")
+        _say("note: Column paper is its weighted FID, on other pictures: compare order and ratios only.")
+    _say(f"\n{tables.plain(tables.main_measures(table))}\n")
     seeds = experiment.over_seeds(table)
     if seeds.seeds.min() >= 4:
-        print("\nover seeds; p: permutation test against the system whose mean is best\n")
-        _say(seeds.to_string(float_format="{:.3g}".format, na_rep="-"))
+        print("over seeds; p: permutation test against the system whose mean is best\n")
+        _say(f"{seeds.to_string(float_format='{:.3g}'.format, na_rep='-')}\n")
     if out:
-        experiment.write_results(comparison, out)
+        tables.write_results(comparison, out)
+    _say(f"all measures, as CSV, Markdown and LaTeX: {out or 'compare again with --out FOLDER'}")
 
 
 def _terms(about: dict) -> str:
-    "What the numbers of a judge were measured on, in a line"
+    "What the numbers of a judge were measured on, in three lines"
     available = ", ".join(f"{name} {count}" for name, count in about["available"].items())
-    terms = f"N = {about['n']} images in every set ({available} available), seed {about['seed']}; {about['extractor']}"
-    if about.get("reps"):
-        terms += f"; KID ± standard error (jackknife); [95 % interval of {about['reps']} resamplings]"
-    return terms
+    terms = f"N = {about['n']} images in every set ({available} available), seed {about['seed']}"
+    interval = f"; [95 % interval of {about['reps']} resamplings]" if about.get("reps") else ""
+    return f"{terms}\n{about['extractor']}\nKID ± standard error (jackknife){interval}"
 
 
 def report(
@@ -345,7 +347,7 @@ def report(
         on: Pictures, seed and features; the seed also chooses the pictures that are shown.
         until: Ignore later epochs.
     """
-    from toon2real.experiment import compare as gather
+    from toon2real.comparison import compare as gather
     from toon2real.figures import paper_figures
     from toon2real.images import check_output
     from toon2real.report import MARK

@@ -350,7 +350,7 @@ def evaluate(
     seed: int = 0,  # which of them, and the intervals
     reps: int = 100,  # resamplings for the intervals
     **kw,  # for `Judge`
-) -> "pd.DataFrame":  # one row a system; `.attrs` has n, seed, reps, extractor and how many images there were
+) -> "pd.DataFrame":  # one row a system; `.attrs` has the terms and how many images there were
     "The table of an experiment at equal N, with floor and untranslated input; its columns are those of a `Judge`"
     import pandas as pd  # here, for it takes long to import
 
@@ -361,6 +361,7 @@ def evaluate(
     judge = Judge(target, input, dims, n, seed, reps, **kw)
     rows = {name: judge(images) for name, images in systems.items()}
     table = pd.DataFrame({FLOOR: judge.floor, UNTRANSLATED: judge.untranslated} | rows).T.rename_axis("name")
-    table.attrs = {"n": judge.n, "seed": seed, "reps": reps, "extractor": repr(judge.extractor)}
+    table.attrs = {name: getattr(judge, name) for name in ("n", "seed", "reps", "metric", "main", "kid")}
+    table.attrs["extractor"] = repr(judge.extractor)
     table.attrs["available"] = judge.available | {name: len(images) for name, images in systems.items()}
     return table

@@ -28,10 +28,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from .architecture import COLUMN, GRID, INK, MUTED, PAGE, PaperFigure, architecture, save, styled, wrapped
-from .experiment import HIGHER, Comparison, Group, number, rounded
+from .comparison import Comparison
 from .features import WeightsMissing, features
 from .images import LUMA, check_range
+from .lineup import Group
 from .runs import Run
+from .tables import HIGHER, number, rounded
 from .weights import RunError
 
 # %% ../nbs/31_figures.ipynb #d986c32c

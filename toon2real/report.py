@@ -28,13 +28,16 @@ from fastcore.docments import docments
 from markupsafe import Markup, escape
 from PIL import Image
 
-from . import __version__, experiment, figures
-from .experiment import COUNTS, HIGHER, TITLES, Comparison, compare, number, permutation_p
+from . import __version__, figures, lineup, tables
+from .comparison import COUNTS, Comparison, compare
+from .experiment import permutation_p
 from .features import WeightsMissing
 from .fid import UNTRANSLATED
 from .images import check_output, data_uri, grid, jpeg_bytes, resize, to_pil, utf8, write_atomic
+from .lineup import TITLES
 from .runs import Run, render
 from .system import recipe_to_dict
+from .tables import HIGHER, number, printed
 
 # %% ../nbs/32_report.ipynb #37451973
 def listed(words) -> str:
@@ -144,7 +147,7 @@ def sentences(
 def results(cmp: Comparison) -> dict:
     "The table of a comparison: numbers and text, its measures in the order of the page, and the best of each"
     table = cmp.table
-    texts = experiment.printed(table)
+    texts = printed(table)
     metric = table.attrs["metric"]
     main = table.attrs["main"]
     measures = [name for name in texts if name not in COUNTS and table[name].notna().any()]
@@ -368,7 +371,7 @@ def report(
     pictures: int = 5,  # cartoons in the comparison
     failures: int = 6,  # failures shown of the run that was judged best; 0: none
     epochs: int = 20,  # epochs of a run under the slider, at most
-    **options,  # of `experiment.compare`, for runs
+    **options,  # of `compare`, for runs
 ) -> Path:
     "Write the report of a comparison: one self-contained HTML page"
     check_output(out, ".html", MARK)
@@ -389,8 +392,9 @@ def report(
         version=__version__,
         note=note,
         cmp=cmp,
-        experiment=experiment,
         figures=figures,
+        lineup=lineup,
+        tables=tables,
         listed=listed,
         star=star,
         pictures=pictures,

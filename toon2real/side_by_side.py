@@ -17,8 +17,9 @@ import traitlets as T
 from fastcore.basics import patch
 
 from . import demo
-from .experiment import TITLES, Comparison, _told_apart, colour
+from .comparison import Comparison
 from .images import ImageError, list_images, open_image, png_bytes, to_pil
+from .lineup import TITLES, colour, told_apart
 from .live import PictureWidget, static
 from .progress import luma_correlation
 from .runs import Run
@@ -64,7 +65,7 @@ def _titled(systems) -> dict:
         raise ValueError("no system to show: pass a run or the name of shipped weights, or nothing for all three")
     names = [TITLES.get(_name(one), _name(one)) for one in systems]
     numbers = [f" {number}" for number in range(1, len(systems) + 1)]
-    titles = _told_apart(names, [_where(one) for one in systems], numbers)
+    titles = told_apart(names, [_where(one) for one in systems], numbers)
     return dict(zip(titles, systems))
 
 

@@ -10,8 +10,8 @@ __all__ = ['EpochStepper']
 # %% ../nbs/38b_stepper.ipynb #f827f769
 import traitlets as T
 
-from .experiment import Comparison
 from .images import check_choice
+from .lineup import Lineup
 from .live import PictureWidget, static
 from .runs import SAMPLE_COLUMNS, Run
 
@@ -79,10 +79,10 @@ class EpochStepper(PictureWidget):
     ):
         super().__init__()
         check_choice(SAMPLE_COLUMNS, column=column)
-        comparison = runs if isinstance(runs, Comparison) else Comparison(runs)
-        self.runs = comparison.runs
-        self.labels = comparison.labels
-        self.colours = [comparison.group(run).colour for run in self.runs]
+        lineup = runs if isinstance(runs, Lineup) else Lineup(runs)
+        self.runs = lineup.runs
+        self.labels = lineup.labels
+        self.colours = [lineup.group(run).colour for run in self.runs]
         self.column = column
         self.source = "photo" if column in ("photo", "to_cartoon", "photo_back") else "cartoon"
         same = len({_sampled(run, self.source) for run in self.runs}) == 1
