@@ -117,7 +117,7 @@ def test_epoch_stepper(lab, page, runs):
         "[...document.querySelectorAll('.t2r-row img')].slice(1).every(i => i.dataset.epoch === '2')"
     )
     assert picture_of(rows.nth(1)) != at_the_end
-    assert root.locator(".t2r-told").inner_text() == "epoch 2 of 3"
+    assert root.locator(".t2r-at").inner_text() == "epoch 2 of 3"
     in_history = [Run(run).history.set_index("epoch").G_r[2] for run in runs]
     shown = root.locator(".t2r-charts .t2r-legend").last.locator("span:not(.t2r-dot)").all_inner_texts()
     np.testing.assert_allclose([float(one) for one in shown], in_history, rtol=0.005)  # three digits are shown
@@ -137,7 +137,7 @@ def test_epoch_stepper(lab, page, runs):
     curve.click(position={"x": box["width"] * 0.09, "y": box["height"] / 2})
     page.wait_for_function("document.querySelector('.t2r-row:nth-child(2) img').dataset.epoch === '0'")
     root.locator(".t2r-play").click()
-    page.wait_for_function("document.querySelector('.t2r-told').textContent === 'epoch 3 of 3'")
+    page.wait_for_function("document.querySelector('.t2r-at').textContent === 'epoch 3 of 3'")
     keep_screenshot(page, "epoch_stepper")
 
 

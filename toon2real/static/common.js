@@ -12,7 +12,14 @@ function element(tag, attributes = {}, ...children) {
 }
 
 function button(text, label, action, more = {}) {
-  return element("button", { type: "button", "aria-label": label, title: label, onclick: action, ...more }, text);
+  return rename(element("button", { type: "button", onclick: action, ...more }), text, label);
+}
+
+function rename(button, text, label) {
+  button.textContent = text;
+  button.title = label;
+  button.setAttribute("aria-label", label);
+  return button;
 }
 
 // The colour of a run, a system or a curve
@@ -40,7 +47,8 @@ function drawing(tag, attributes = {}) {
 const PATIENCE = 3000; // milliseconds without an answer
 const GONE = "The kernel does not answer: restart it and run this cell again.";
 const BUSY =
-  "The kernel is busy: this widget goes on when it is free. If no cell is running, restart the kernel and run this cell again.";
+  "The kernel is busy: this widget goes on when it is free. " +
+  "If no cell is running, restart the kernel and run this cell again.";
 
 // The model as our widgets use it: its listeners end together, and `notice` says what went wrong in Python, and that the
 // kernel is busy or gone. Python confirms every message.

@@ -4,9 +4,10 @@ const WHOLE = { zoom: 1, x: 0.5, y: 0.5 };
 const CLOSEST = 24; // the largest zoom
 
 const HELP =
-  "Click a picture, then wheel, + and −: zoom; 0: whole picture. Drag, or Shift and arrow keys: move. Left and right: " +
-  "other pictures; r: a random one; s: swipe. Drop a picture of your own anywhere here. " +
-  "Luma correlation is that of output and input; the error is that to the truth, in 8-bit levels.";
+  "Zoom with + and −, or click a picture and turn the wheel; 0 shows the whole picture. To move, drag, or press Shift " +
+  "and an arrow key. Left and right arrow: another picture; r: a random one; s: swipe bar. Drop a picture of your own " +
+  "anywhere here. Luma correlation compares the brightness of output and input (1: the same places are bright); " +
+  "error is the mean difference from the truth, of 255.";
 
 function render({ model: bare, el }) {
   const model = connect(bare);
@@ -20,6 +21,7 @@ function render({ model: bare, el }) {
   const panels = element("div", { class: "t2r-panels" });
   const swiper = element("div", { class: "t2r-swiper", hidden: true });
   const told = element("output", { class: "t2r-told", "aria-live": "polite" });
+  const zoomed = element("output", { class: "t2r-zoom" });
   const store = new PictureStore(model, () => draw());
 
   const columns = () => model.get("columns");
@@ -59,7 +61,7 @@ function render({ model: bare, el }) {
     const half = 0.5 / zoom;
     view = { zoom, x: clamp(change.x ?? view.x, half, 1 - half), y: clamp(change.y ?? view.y, half, 1 - half) };
     for (const image of root.querySelectorAll(".t2r-view img")) place(image);
-    root.dataset.zoom = view.zoom.toFixed(2);
+    zoomed.textContent = `${view.zoom.toFixed(1)}×`;
   }
 
   // A picture that is still being translated must not stand under the name of the next one.
@@ -186,6 +188,8 @@ function render({ model: bare, el }) {
     saveFile("comparison.png", blob);
   }
 
+  const group = (...buttons) => element("div", { class: "t2r-group" }, ...buttons);
+
   let drag = null;
   root.addEventListener(
     "wheel",
@@ -235,17 +239,24 @@ function render({ model: bare, el }) {
     element(
       "div",
       { class: "t2r-bar" },
-      button("◀", "Previous picture (left arrow)", () => goTo(model.get("image") - 1)),
-      button("▶", "Next picture (right arrow)", () => goTo(model.get("image") + 1)),
-      button("Random", "Random picture (r)", random),
+      group(
+        button("◀", "Previous picture (left arrow)", () => goTo(model.get("image") - 1)),
+        button("▶", "Next picture (right arrow)", () => goTo(model.get("image") + 1)),
+        button("Random", "Random picture (r)", random),
+      ),
       told,
-      button("+", "Zoom in (+)", () => look({ zoom: view.zoom * 1.5 })),
-      button("−", "Zoom out (-)", () => look({ zoom: view.zoom / 1.5 })),
-      button("Whole", "Whole picture (0)", () => look(WHOLE)),
-      swipeButton,
-      button("Your picture…", "Your picture: translate one of your own", () => own.click()),
-      button("Save", "Save this view as PNG", download),
-      own,
+      group(
+        button("−", "Zoom out (-)", () => look({ zoom: view.zoom / 1.5 })),
+        zoomed,
+        button("+", "Zoom in (+)", () => look({ zoom: view.zoom * 1.5 })),
+        button("Whole", "Whole picture (0)", () => look(WHOLE)),
+      ),
+      group(
+        swipeButton,
+        button("Your picture…", "Your picture: translate one of your own", () => own.click()),
+        button("Save", "Save this view as PNG", download),
+        own,
+      ),
     ),
     model.notice,
     panels,

@@ -4,8 +4,8 @@ const CURVE = { height: 170, left: 56, right: 12, top: 10, bottom: 22 };
 const WIDE = 8; // a curve whose largest value is so many times its smallest is drawn on a logarithmic scale
 
 const HELP =
-  "Left and right arrow keys: one epoch; Home and End: the first and the last; space: play. " +
-  "A click on a curve goes there.";
+  "Left and right arrow keys: one epoch back or forward; Home and End: the first and the last; space: play. " +
+  "Click a curve to go to an epoch. The dots have the runs' colours.";
 
 function nearestSaved(epochs, epoch) {
   return epochs.filter((saved) => saved <= epoch).at(-1) ?? epochs[0];
@@ -67,14 +67,20 @@ function valueAt(points, epoch) {
 }
 
 // One of the curves whose name stands in `trait`, a list to choose it from, and its values at the epoch
-function chart(model, trait, goTo) {
+function chart(model, trait, title, goTo) {
   const choice = element("select", {
     "aria-label": `Curve of a ${trait}`,
     onchange: () => model.save({ [trait]: choice.value }),
   });
   const svg = drawing("svg", { height: CURVE.height, class: "t2r-curves", role: "img" });
-  const values = element("span", { class: "t2r-legend" });
-  const node = element("div", {}, element("div", { class: "t2r-bar" }, choice, values), svg);
+  const values = element("div", { class: "t2r-legend" });
+  const node = element(
+    "div",
+    {},
+    element("div", { class: "t2r-bar" }, element("label", {}, title, choice)),
+    values,
+    svg,
+  );
   const draw = () => {
     const own = model.get("curves").filter((curve) => curve.trait === trait);
     node.hidden = !own.length;
@@ -102,8 +108,8 @@ function render({ model: bare, el }) {
     "aria-label": "Step through the epochs of a training",
   });
   const slider = element("input", { type: "range", min: 0, step: 1, "aria-label": "Saved epoch" });
-  const told = element("output", { class: "t2r-told", "aria-live": "polite" });
-  const play = element("button", { type: "button", class: "t2r-play", "aria-label": "Play" }, "▶");
+  const told = element("output", { class: "t2r-at", "aria-live": "polite" });
+  const play = button("▶", "Play (space)", () => toggle(), { class: "t2r-play" });
   const pictures = element("div", { class: "t2r-rows" });
   const note = element("p", { class: "t2r-help", role: "status" });
   const store = new PictureStore(model, () => drawPictures());
@@ -121,8 +127,7 @@ function render({ model: bare, el }) {
   const stop = () => {
     clearInterval(playing);
     playing = null;
-    play.textContent = "▶";
-    play.setAttribute("aria-label", "Play");
+    rename(play, "▶", "Play (space)");
   };
   const toggle = () => {
     if (playing) return stop();
@@ -131,8 +136,7 @@ function render({ model: bare, el }) {
       () => (place() === epochs().length - 1 ? stop() : goToPlace(place() + 1)),
       model.get("interval"),
     );
-    play.textContent = "❚❚";
-    play.setAttribute("aria-label", "Pause");
+    rename(play, "❚❚", "Pause (space)");
   };
 
   // The rows are made once; following a training changes their words, not the pictures, so that nothing flickers.
@@ -207,7 +211,6 @@ function render({ model: bare, el }) {
   }
 
   slider.addEventListener("input", () => goToPlace(Number(slider.value)));
-  play.addEventListener("click", toggle);
   onKeys(root, {
     ArrowLeft: () => goToPlace(place() - 1),
     ArrowRight: () => goToPlace(place() + 1),
@@ -223,7 +226,7 @@ function render({ model: bare, el }) {
     slider.max = epochs().length - 1;
     turn();
   };
-  const shown = ["measure", "loss"].map((trait) => chart(model, trait, goToEpoch));
+  const shown = [chart(model, "measure", "Measure", goToEpoch), chart(model, "loss", "Loss", goToEpoch)];
   const charts = element("div", { class: "t2r-charts" }, ...shown.map((one) => one.node));
   const drawCharts = () => shown.forEach((one) => one.draw());
   const resized = new ResizeObserver(drawCharts);

@@ -4,7 +4,8 @@ const GAP = 8;
 const CAPTION = 38; // pixels under a picture
 const MOST_PICTURES = 2000; // pictures that the browser keeps
 
-const ORDERS = { time: "time", near: "nearest to threshold", like: "like my picks" };
+const LISTS = ["all", "kept", "rejected", "by hand"]; // the other tabs show what a filter marks
+const ORDERS = { time: "time", near: "near threshold", like: "like my picks" };
 
 const HELP =
   "Click a tile, Shift-click or Shift-arrows for several. k: keep, x: reject, c: leave to the filters, z: undo, " +
@@ -347,15 +348,18 @@ function picker(root, source) {
     thresholds.hidden = !state.thresholds.length;
   }
 
+  const makeTab = (tab) =>
+    button(`${tab.name} ${tab.count}`, `${tab.name}: ${tab.count}`, () => look({ tab: tab.name, shot: null }), {
+      "aria-pressed": String(tab.name === wanted.tab),
+      "data-tab": tab.name,
+    });
+
   function drawTabs() {
     const old = root.getRootNode().activeElement?.dataset?.tab;
     tabs.replaceChildren(
-      ...state.tabs.map((tab) =>
-        button(`${tab.name} ${tab.count}`, `${tab.name}: ${tab.count}`, () => look({ tab: tab.name, shot: null }), {
-          "aria-pressed": String(tab.name === wanted.tab),
-          "data-tab": tab.name,
-        }),
-      ),
+      ...state.tabs.filter(({ name }) => LISTS.includes(name)).map(makeTab),
+      element("span", { class: "t2r-help" }, "by filter:"),
+      ...state.tabs.filter(({ name }) => !LISTS.includes(name)).map(makeTab),
     );
     if (old) tabs.querySelector(`[data-tab="${old}"]`)?.focus();
     const like = order.querySelector("[value=like]");
@@ -442,10 +446,10 @@ function picker(root, source) {
       back,
       where,
       labelled("Order", order),
+      again,
       labelled("Film", film),
       element("label", {}, shots, element("span", {}, "one tile a shot")),
       labelled("Size", sizes),
-      again,
     ),
     element("div", { class: "t2r-bar" }, keep, reject, clear, undo, message),
     source.notice,
