@@ -389,7 +389,7 @@ def test_translations_are_the_processor_s(system, tile):
         assert np.abs(exact(image) - expected).max() <= 1
     assert np.abs(exact(image) - expected).mean() <= 0.5
     fast = Translator.load(system, device="cuda", tile=tile)
-    assert fast.precision == "bf16"
+    assert fast.tiled.precision == "bf16"
     assert np.abs(fast(image) - expected).mean() <= 1
 
 

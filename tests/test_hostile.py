@@ -198,7 +198,7 @@ def test_names_that_are_one_file_elsewhere(weights, tmp_path, monkeypatch, syste
     for place, name in (("x", "A.png"), ("y", "a.png")):
         pictures(tmp_path / place, 1)
         (tmp_path / place / "0.png").rename(tmp_path / place / name)
-    monkeypatch.setattr("toon2real.translate.sys.platform", system)
+    monkeypatch.setattr("toon2real.outputs.sys.platform", system)
     report = translate(weights, [tmp_path / "x" / "A.png", tmp_path / "y" / "a.png"], tmp_path / "out")
     monkeypatch.undo()
     assert report.done == results and report.done + len(report.skipped) == 2

@@ -12,7 +12,7 @@ from toon2real.distances import frechet_distance
 from toon2real.images import grid, png_bytes, resize, to_pil, to_tensor, to_uint8
 from toon2real.images import open_image as opened
 from toon2real.losses import ImagePool
-from toon2real.translate import mirror_index, tiles
+from toon2real.tiles import mirror_index, tiles
 
 settings.register_profile(
     "calm",

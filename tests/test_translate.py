@@ -24,11 +24,13 @@ from toon2real.cyclegan import toon2real
 from toon2real.films import FilmError
 from toon2real.generator import Generator
 from toon2real.images import ImageError, to_tensor, to_uint8
+from toon2real.outputs import _SAVE, FolderReport, TranslateError, save_image
 from toon2real.patchwise import patchwise
 from toon2real.runs import Run
 from toon2real.scenes import scene
 from toon2real.system import Recipe, System
-from toon2real.translate import _SAVE, FolderReport, TranslateError, Translator, save_image, translate_command
+from toon2real.tiles import tiles
+from toon2real.translate import Translator, translate_command
 from toon2real.unit import unit
 from toon2real.weights import RunError, save_weights
 
@@ -214,8 +216,8 @@ def test_tiled_with_the_statistics_of_the_whole_is_the_whole(recipe):
     x = to_tensor(a)[None]
     with torch.inference_mode():
         whole = to_uint8(system.to_photo(x))[0]
-    record = t.norms.record
-    t.norms.record = lambda f, small: record(f, x)
+    record = t.tiled.norms.record
+    t.tiled.norms.record = lambda f, small: record(f, x)
     difference = abs(t(a).astype(int) - whole)  # float32 through ~15 normalisations moves some by a level
     assert difference.max() <= 1 and difference.mean() < 1e-3  # measured 3e-5 and 4e-5
 
@@ -238,8 +240,6 @@ def test_no_seams():
     system = toon2real.tiny(width=8, blocks=2).build()
     a = scene(9, side=512)
     t = Translator(system, tile=192)
-    from toon2real.translate import tiles
-
     starts = [to.start for *_, to in tiles(512, 192, 48)][1:]
     whole, tiled = Translator(system)(a).astype(float), t(a).astype(float)
 
@@ -400,7 +400,7 @@ def test_killed_in_the_middle(tmp_path, sig):
 
 
 def test_disk_full(same, tmp_path, monkeypatch):
-    import toon2real.translate as m
+    import toon2real.outputs as m
 
     write(tmp_path / "in")
 
