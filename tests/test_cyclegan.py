@@ -124,3 +124,25 @@ def test_spectral_norm_changes_the_run(common):
         for n in (cartoon2real.norm, toon2real.norm)
     )
     assert a["cycle_c"] == b["cycle_c"] and abs(a["D_r"] - b["D_r"]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda c: (c.movedim(1, -1), c.movedim(1, -1)),  # channels last
+        lambda c: (c, torch.cat([c, c])),
+        lambda c: (c, c[..., :16]),
+        lambda c: (c[0], c[0]),
+        lambda c: (c[:0], c[:0]),
+        lambda c: (c.numpy(), c.numpy()),
+        lambda c: (c.mul(127).byte(), c.mul(127).byte()),
+    ],
+)
+def test_pictures_that_no_step_can_use_change_nothing(wrong):
+    "An error that says what a step takes; pools and weights stay as they were"
+    system = toon2real.tiny(width=2, blocks=1, side=24).build()
+    c = torch.rand(1, 3, 24, 24)
+    with pytest.raises(ValueError, match="N x 3 x H x W"):
+        system.step(*wrong(c))
+    assert system.seen == len(system.pool_r) == 0 and system.pool_r.images is None
+    system.step(c, c)

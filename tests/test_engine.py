@@ -6,6 +6,8 @@ over thousands of such numbers behind 20 layers: 2e-2 of its norm. Compiling tak
 it too."""
 
 import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -237,6 +239,19 @@ def test_a_slip_would_be_seen(slip):
     system.players[1].loss = slipping
     with pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
         watched(recipe, system)
+
+
+def test_a_system_alone_can_be_sped_up():
+    "In a program that imports nothing but the system's own room"
+    code = """
+import importlib, sys
+for room, name in dict(cyclegan="toon2real", unit="unit", patchwise="patchwise").items():
+    for imported in [module for module in sys.modules if module.startswith("toon2real")]:
+        del sys.modules[imported]
+    recipe = getattr(importlib.import_module(f"toon2real.{room}"), name)
+    recipe.tiny(width=2, blocks=1).build().speed_up("float32")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_compiler_knows_the_option_that_cuda_asks_for():

@@ -17,10 +17,11 @@ from fastcore.basics import patch
 
 from .data import Batch, random_state, upload
 from .discriminator import PatchGAN
+from .engine import System
 from .generator import Generator, need
 from .images import check_choice
 from .losses import ImagePool, discriminator_loss, exchange, generator_loss, reconstruction
-from .system import Recipe, System, below, gathered, prefixed, ranks
+from .system import Recipe, below, gathered, prefixed, ranks
 
 # %% ../nbs/18_cyclegan.ipynb #594b5299
 @dataclass(frozen=True)

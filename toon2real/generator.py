@@ -215,12 +215,12 @@ def _shape_of(key: str, tensors: dict) -> str:
 
 # %% ../nbs/13_generator.ipynb #d5218053
 def check_sides(what: str, x: torch.Tensor):
-    "ValueError unless both sides are multiples of 4 and at least 8"
+    "ValueError unless these are images with sides that are multiples of 4 and at least 8"
     h, w = x.shape[-2:]
-    if h % 4 or w % 4 or min(h, w) < 8:
+    if x.ndim != 4 or h % 4 or w % 4 or min(h, w) < 8:
         raise ValueError(
-            f"{what} takes sides that are multiples of 4 and at least 8, not {h} x {w}: "
-            "pad the image and crop the result, as Translator does"
+            f"{what} takes N x 3 x H x W with sides that are multiples of 4 and at least 8, not "
+            f"{' x '.join(map(str, x.shape))}: pad the image and crop the result, as Translator does"
         )
 
 

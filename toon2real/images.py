@@ -274,10 +274,10 @@ def check_pixels(a: np.ndarray):
 
 def check_tensor(x: "torch.Tensor"):
     "`ImageError` unless `x` is floating point, 3 x H x W or N x 3 x H x W"
-    if not x.is_floating_point() or x.ndim not in (3, 4) or x.shape[-3] != 3:
+    if not hasattr(x, "is_floating_point") or not x.is_floating_point() or x.ndim not in (3, 4) or x.shape[-3] != 3:
         raise ImageError(
-            f"a tensor of {x.dtype} and shape {tuple(x.shape)} is no image: "
-            "floating point in [-1, 1], 3 x H x W or N x 3 x H x W is"
+            f"{type(x).__name__} of {x.dtype} and shape {tuple(x.shape)} is no image: "
+            "a floating point tensor in [-1, 1], 3 x H x W or N x 3 x H x W is (to_tensor makes one)"
         )
 
 # %% ../nbs/00_images.ipynb #d1554cee

@@ -19,10 +19,11 @@ from fastcore.basics import patch
 
 from .data import Batch, random_state, upload
 from .discriminator import PatchGAN
+from .engine import System
 from .generator import Generator, ReflectionPad, check_sides, init_normal, normed
 from .images import check_choice
 from .losses import discriminator_loss, generator_loss, reconstruction
-from .system import Recipe, System
+from .system import Recipe
 
 # %% ../nbs/20_patchwise.ipynb #177124e7
 @dataclass(frozen=True)

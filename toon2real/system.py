@@ -29,7 +29,7 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from .data import Batch, random_state
-from .images import check_shape
+from .images import check_shape, check_tensor
 
 # %% ../nbs/16_system.ipynb #5cb2b8db
 def _kinds(cls: type) -> dict:
@@ -348,6 +348,11 @@ def step(
     index: np.ndarray = None,  # global sample numbers; by default those that follow the last step's
 ) -> dict[str, torch.Tensor]:  # loss terms, detached, on the device
     "One whole optimisation step: every player moves once, in order"
+    check_tensor(c)
+    check_tensor(r)
+    if c.ndim != 4 or not len(c) or c.shape != r.shape:
+        shapes = f"{tuple(c.shape)} and {tuple(r.shape)}"
+        raise ValueError(f"a step takes cartoons and as many photos of the same size, N x 3 x H x W, not {shapes}")
     rank, world = ranks()
     if index is None:
         index = self.seen + rank + world * np.arange(len(c))

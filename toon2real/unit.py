@@ -19,6 +19,7 @@ import torch.nn as nn
 from fastcore.basics import patch
 
 from .data import Batch, random_state
+from .engine import System
 from toon2real.generator import (
     ReflectionPad,
     ResBlock,
@@ -33,7 +34,7 @@ from toon2real.generator import (
     seeded,
 )
 from .losses import discriminator_loss, lsgan, reconstruction
-from .system import Player, Recipe, System, prefixed
+from .system import Player, Recipe, prefixed
 
 # %% ../nbs/19_unit.ipynb #126de53f
 @dataclass(frozen=True)
