@@ -83,7 +83,7 @@ def presets() -> dict:
 
 def train_class():
     "The class whose fields are the options of `toon2real train`; made on demand, as they need torch"
-    from toon2real.training import Options
+    from toon2real.preparation import Options
 
     systems = {
         "toon2real": "CycleGAN with spectral normalization in its discriminators: the paper's system",
@@ -188,8 +188,8 @@ def _trainer(train, command: list[str]):
 
 def _refuse_changes(train):
     "ValueError where a resumed training is given what it cannot change"
+    from toon2real.preparation import Options
     from toon2real.runs import Run
-    from toon2real.training import Options
 
     as_it_was = *presets().values(), Run(train.resume).recipe
     if train.run or train.init_from or train.options != Options() or train.recipe not in as_it_was:
