@@ -36,7 +36,7 @@ colab: $(VENV)/.dev .venv-colab/.installed
 notebooks: $(VENV)/.dev
 	$(BIN)/python nbs/_badges.py
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
-	cd nbs && for n in *.ipynb tutorials/*.ipynb; do $(ONE) jupyter nbconvert --to notebook --execute --inplace "$$n" || exit 1; done
+	cd nbs && for n in *.ipynb tutorials/*.ipynb; do $(ONE) jupyter nbconvert --to notebook --execute --ExecutePreprocessor.store_widget_state=False --inplace "$$n" || exit 1; done
 	$(BIN)/python nbs/_badges.py && $(BIN)/nbdev-export && $(BIN)/nbdev-clean
 
 $(VENV)/.installed: settings.ini setup.py pyproject.toml

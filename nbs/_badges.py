@@ -1,7 +1,7 @@
 """Write the badge and the Colab cell of every notebook from settings.ini (user, repo, branch).
 
-`make notebooks` runs it, so a fork changes settings.ini alone. Live widgets' outputs and states are taken out: they
-show nothing once their kernel is gone. Notebooks that say the same already are not touched.
+`make notebooks` runs it, so a fork changes settings.ini alone. Outputs of live widgets are taken out: they show nothing
+once their kernel is gone. Notebooks that say the same already are not touched.
 """
 
 import json
@@ -43,8 +43,7 @@ def main():
         live = [cell for cell in notebook["cells"] if any(map(is_live, cell.get("outputs", [])))]
         for cell in live:
             cell["outputs"] = [output for output in cell["outputs"] if not is_live(output)]
-        stored = notebook["metadata"].pop("widgets", None)
-        if cells != wanted or live or stored:
+        if cells != wanted or live:
             notebook["cells"][1]["source"], notebook["cells"][2]["source"] = wanted
             text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True)
             path.write_text(text + "\n", encoding="utf-8")
