@@ -170,7 +170,8 @@ def load_weights(path: Path, device="cpu") -> System:
     _, shapes = _header(path)
     try:
         system = _build(about["recipe"], shapes)
-        one_way = {name.split(".")[0] for name in shapes} == set(system.to_photo_modules)
+        kept = {name.split(".")[0] for name in shapes}
+        one_way = system.two_way and kept == set(system.to_photo_modules)
         modules = system.to_photo_modules if one_way else system.generators
         _check_shapes(system, modules, shapes)
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
