@@ -118,11 +118,12 @@ C.Catalogue._put = told; C.Catalogue({str(path)!r}).add({str(films)!r}, every=.2
         same(c, whole)
 
 
-def test_again_adds_nothing(films, whole):
+def test_again_adds_nothing(films, whole, capsys):
     with Catalogue(whole.path.with_name("again.sqlite")) as c:
         c.merge(whole.path)
         ids = c.frames().index.tolist()
-        assert not len(c.add(films, every=0.25, progress=False))
+        assert not len(c.add(films, every=0.25))
+        assert "reading" not in capsys.readouterr().err  # no bar over nothing
         same(c, whole)
         assert c.frames().index.tolist() == ids  # not a row was written anew
 

@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .films import FilmError
-from .images import ImageError, open_image
+from .images import ImageError, counted, open_image
 from .scores import THUMB, FilmReader, Thresholds, look
 from toon2real.sources import (
     SPLITS,
@@ -145,7 +145,7 @@ class Catalogue:
 
     def __repr__(self):
         films, frames = (self._one(f"SELECT count(*) FROM {table}") for table in ("films", "frames"))
-        return f"Catalogue('{self.path}'): {films} films, {frames} frames"
+        return f"Catalogue('{self.path}'): {counted(films, 'film')}, {counted(frames, 'frame')}"
 
     def _one(self, query, *values):
         "The first value that a query gives, or None"
@@ -366,7 +366,9 @@ def add(
         lines = {path: lines[path] for path in share(lines, shard)}
         stills += self._stills_to_read(folder, name, lines, facts, notes)
     size = sum(map(os.path.getsize, [*(film["path"] for film in films), *(path for path, _ in stills)]))
-    with tqdm(total=size, desc="reading", disable=not progress, unit="B", unit_scale=True, unit_divisor=1024) as bar:
+    with tqdm(
+        total=size, desc="reading", unit="B", unit_scale=True, unit_divisor=1024, disable=not (progress and size)
+    ) as bar:
         for film in films:
             self._read_film(film, bar, notes)
         self._read_stills(stills, bar, notes)

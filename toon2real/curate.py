@@ -30,6 +30,7 @@ from .films import decode, open_film, picture, timecode
 from toon2real.images import (
     check_choice,
     check_output,
+    counted,
     grid,
     jpeg_bytes,
     open_image,
@@ -426,7 +427,7 @@ def _tell(self: Curation, cat: Catalogue):
     "Print what the catalogue holds"
     known = cat.films()
     status = ", ".join(f"{n} {name}" for name, n in known.status.value_counts().items())
-    print(printable(f"{cat.path}: {len(known)} films ({status})"))
+    print(printable(f"{cat.path}: {counted(len(known), 'film')} ({status})"))
     usual = vars(Thresholds())
     changed = {name: value for name, value in vars(cat.thresholds).items() if value != usual[name]}
     if changed:

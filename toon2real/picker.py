@@ -17,6 +17,7 @@ import traitlets as T
 from fastcore.basics import patch
 from fastcore.docments import docments
 
+from .images import counted
 from .likeness import Likeness
 from .live import PictureWidget, static
 from .page import TABS, tile_data
@@ -69,7 +70,7 @@ def _slider(name: str, value: float, marks: int | None, length: float) -> dict:
 
 def _count(frames, keep) -> str:
     "What was done to so many frames"
-    return f"{len(frames)} {'frame' if len(frames) == 1 else 'frames'} {DONE[keep]}"
+    return f"{counted(len(frames), 'frame')} {DONE[keep]}"
 
 # %% ../nbs/37_picker.ipynb #1448218b
 class FramePicker(PictureWidget):
@@ -163,7 +164,7 @@ def _place(self: FramePicker) -> str:
     if self.view.shot and len(self.frames):
         first = next(self.picks.table(self.frames[:1]).itertuples())
         return f"Shot at {when(first)} of {first.source}"
-    return f"{len(self.frames)} {'shots' if self.view.shots else 'frames'}"
+    return counted(len(self.frames), "shot" if self.view.shots else "frame")
 
 
 @patch

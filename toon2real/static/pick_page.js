@@ -1,6 +1,8 @@
 // The picker on a page of its own, after frame_picker.js: all frames stand in the page, decisions are kept by the
 // browser and saved as a file.
 
+const counted = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
+
 function standalone(root, data) {
   const storage = `toon2real picks ${data.catalogue}`;
   const frames = data.frames.map((frame, place) => ({ ...frame, place }));
@@ -91,7 +93,7 @@ function standalone(root, data) {
     for (const frame of list) said.set(frame.frame, keep);
     batches.push(batch);
     const done = keep === null ? "left to the filters" : keep ? "kept" : "rejected";
-    changed(`${list.length} ${list.length === 1 ? "frame" : "frames"} ${done}`);
+    changed(`${counted(list.length, "frame")} ${done}`);
   }
   const free = (list, instead) => {
     const asked = new Set(list);
@@ -170,7 +172,7 @@ function standalone(root, data) {
     total: shown.ids.length,
     place: shown.view.shot
       ? `Shot at ${shown.ids[0]?.when ?? ""}`
-      : `${shown.ids.length} ${shown.view.shots ? "shots" : "frames"}`,
+      : counted(shown.ids.length, shown.view.shots ? "shot" : "frame"),
     tabs: data.tabs
       .map((name) => ({ name, count: within(name).length }))
       .filter(({ name, count }) => count || !(name in data.near)),
