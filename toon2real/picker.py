@@ -204,19 +204,26 @@ def _shot_of(self: FramePicker, frames) -> pd.Series:
 
 
 @patch
+def _ask_filters(self: FramePicker, frames: np.ndarray) -> int:
+    "Take back what was decided about frames, so that the filters say what is left; how many steps that took"
+    decided = frames[(self.picks.now.decision[frames] != "").to_numpy()]
+    if len(decided):
+        self.picks.decide(decided, None)
+    return int(len(decided) > 0)
+
+
+@patch
 def _decide(self: FramePicker, frames: pd.Series, keep: bool | None, whole: bool):
-    "Decide about frames; of `whole` shots only what the filters leave is kept. `frames`: as `_shot_of` gives them"
+    "Decide about frames (each with the frame on its tile); of `whole` shots only what the filters leave is kept"
     if keep not in (True, False, None):
         raise CurateError(f"keep={keep!r}: it is true, false or null")
     steps = 1
     about = frames.index.to_numpy()
     if keep and whole:
-        decided = about[(self.picks.now.decision[about] != "").to_numpy()]
-        if len(decided):
-            self.picks.decide(decided, None)
-            steps += 1
+        steps += self._ask_filters(about)
         left = frames[self.picks.now.kept[about].to_numpy()]
-        about = np.union1d(left.index, np.setdiff1d(frames, left))
+        tiles_of_other_shots = np.setdiff1d(frames, left)
+        about = np.union1d(left.index, tiles_of_other_shots)
     self.picks.decide(about, keep)
     self._steps.append(steps)
     self._changed(_count(about, keep))
@@ -241,7 +248,7 @@ def decide(
     if len(frames):
         self._decide(self._shot_of(frames) if whole else pd.Series(frames, frames), keep, whole)
 
-
+# %% ../nbs/37_picker.ipynb #11e85b77
 @patch
 def decide_film(
     self: FramePicker,
