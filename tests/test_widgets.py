@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from toon2real import demo
+from toon2real.catalogue import Catalogue
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.runs import SAMPLE_COLUMNS, Run
 from toon2real.scenes import pairs
 from toon2real.training import Trainer
+from toon2real.widgets import CompareSystems, EpochStepper, FramePicker, HumanStudy, TrainingMonitor
 
 pytestmark = pytest.mark.browser
 NBS = Path(__file__).parents[1] / "nbs"
@@ -264,6 +267,58 @@ def test_a_kernel_that_is_busy_and_one_that_is_gone(lab, page):
     run_all(page)
     page.wait_for_function("document.querySelector('.t2r-kernel')?.textContent === ''")
     page.wait_for_function(shown.format(0))
+
+
+CLOSE = """async ({ code, state }) => {
+  const left = new Set(); // listeners, timers and addresses of pictures that nobody has let go
+  const kept = (owner, make, free) => {
+    const [before, after] = [owner[make], owner[free]];
+    owner[make] = (...given) => { const made = before.apply(owner, given); left.add(made); return made; };
+    owner[free] = (made) => { left.delete(made); after.call(owner, made); };
+  };
+  const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+  const later = setTimeout;
+  kept(window, "setTimeout", "clearTimeout");
+  kept(window, "setInterval", "clearInterval");
+  kept(URL, "createObjectURL", "revokeObjectURL");
+  const heard = [];
+  const rows = [{ frame: 1, kept: 1, size: 1, when: "", title: "" }];
+  const model = {
+    get: (name) => state[name],
+    on: (name, listener) => { left.add(listener); if (name === "msg:custom") heard.push(listener); },
+    off: (name, listener) => left.delete(listener),
+    send: (asked) => queueMicrotask(() => heard.forEach((say) => say({ ...asked, rows }, [""]))),
+  };
+  const close = await module.default.render({ model, el: document.body.appendChild(document.createElement("div")) });
+  await new Promise((done) => later(done, 300));
+  const open = left.size;
+  close();
+  return [open > 0, left.size];
+}"""
+
+
+def test_a_closed_widget_leaves_nothing(page, tmp_path):
+    "No listener, timer or address of a picture, though a picture has come that is none"
+    flat, real = pairs(2, side=64)
+    (tmp_path / "stills").mkdir()
+    Image.fromarray(flat[0]).save(tmp_path / "stills" / "one.png")
+    with Catalogue(tmp_path / "catalogue.sqlite") as catalogue:
+        catalogue.add(tmp_path / "stills", progress=False)
+    study = HumanStudy({"upside down": flat[:, ::-1].copy(), "truth": real}, flat, tmp_path / "answers.jsonl")
+    picker = FramePicker(tmp_path / "catalogue.sqlite")
+    widgets = [
+        EpochStepper(demo.runs()),
+        CompareSystems({"same": lambda image: image}, flat),
+        study,
+        picker,
+        TrainingMonitor(),
+    ]
+    page.goto("data:text/html,<title>empty</title>")
+    for widget in widgets:
+        state = {name: getattr(widget, name) for name in widget.traits(sync=True, help=lambda text: bool(text))}
+        plain = {name: value for name, value in state.items() if isinstance(value, (str, int, list, dict))}
+        assert page.evaluate(CLOSE, {"code": widget._esm, "state": plain}) == [True, 0], type(widget).__name__
+        widget.close()
 
 
 STUDY = """
