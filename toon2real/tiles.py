@@ -23,6 +23,7 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 
+from .engine import choose_precision
 from .images import check_choice, check_range, resize, to_tensor, to_uint8
 from .scores import TILE as SMALL
 from .system import System
@@ -135,7 +136,6 @@ class Tiled:
         tile: int = 1024,  # larger pictures than tile x tile pixels go through in tiles of that side
     ):
         check_choice(get_args(Direction), direction=direction)
-        check_choice(get_args(Precision), precision=precision)
         check_range(64, 2**31, tile=operator.index(tile))
         self.system = system
         self.direction = direction
@@ -143,8 +143,9 @@ class Tiled:
         self.norms = Norms(system)
         self.lock = threading.RLock()
         self.device = next(system.parameters()).device
-        half = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        self.precision = ("bf16" if half else "float32") if precision == "auto" else precision
+        if precision == "auto" and self.device.type != "cuda":
+            precision = "float32"  # the same on every processor
+        self.precision = choose_precision(precision, self.device)
 
     @contextmanager
     def _ready(self):
