@@ -43,6 +43,7 @@ from toon2real.images import (
 )
 from .system import Recipe, System, load_system_state, recipe_from_dict, recipe_to_dict, system_state
 from toon2real.weights import (
+    SHIPPED,
     RunError,
     as_kept,  # noqa: F401
     at_most,
@@ -54,6 +55,7 @@ from toon2real.weights import (
     read_about,
     read_tensors,
     save_weights,
+    translate_all,
     write_tensors,
 )
 
