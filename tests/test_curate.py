@@ -402,6 +402,7 @@ def test_few_films_and_more_later(tmp_path, capsys):
         make_film(d / f"{i}.mp4", 6, seed=10 + i)
     with Catalogue(tmp_path / "c.sqlite") as c:
         Curation(c.path, sources=(d,), val=0.2, **args)()
+        assert "films are not divided: 50% of the frames are for validation instead of 20%" in capsys.readouterr().out
         assert sorted(c.films().split) == ["train", "val"]
         c.split(val=0.95, again=True)
         assert sorted(c.films().split) == ["train", "val"]
@@ -751,6 +752,7 @@ def test_real_clips(tmp_path):
             28.0,
             29.0,
         }  # the titles, seen by eye, and nothing else
+        assert b.index[b.shot.diff() > 0].tolist() == [1, 12, 16, 24, 34]  # cuts, and the end of a dissolve
         assert s.letterbox.all() and s.top.between(0.1, 0.14).all() and not b.letterbox.any()
 
 
@@ -861,7 +863,7 @@ def test_names_and_credits_do_not_steer_the_terminal(tmp_path, capsys):
     assert r"A\x1b[2J\u202eB" in out and "\x1b" not in out
 
 
-@pytest.mark.parametrize("words", [["--dark", "nan"], ["--per-shot", "-1"], ["--forget", "9" * 20]])
+@pytest.mark.parametrize("words", [["--dark", "nan"], ["--dark", "2"], ["--per-shot", "-1"], ["--forget", "9" * 20]])
 def test_numbers_that_make_no_sense(tmp_path, capsys, words):
     path = tmp_path / "c.sqlite"
     Catalogue(path).close()

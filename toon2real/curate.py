@@ -397,8 +397,7 @@ def _do(self: Curation, cat: Catalogue):
     self._add(cat)
     self._decide(cat)
     if self.val is not None:
-        by = "frame" if self.independent else "film"
-        print(printable(cat.split(self.val, self.seed, by, self.resplit).to_string(index=False), "\n"))
+        self._split(cat)
     self._tell(cat)
     self._write(cat)
 
@@ -420,6 +419,17 @@ def _decide(self: Curation, cat: Catalogue):
         cat.decide(_numbers(words, known), keep)
     if self.picks:
         print(printable(take_picks(cat, self.picks)))
+
+
+@patch
+def _split(self: Curation, cat: Catalogue):
+    "Split, and say so if the share for validation is another one because films are not divided"
+    by = "frame" if self.independent else "film"
+    table = cat.split(self.val, self.seed, by, self.resplit)
+    print(printable(table.to_string(index=False), "\n"))
+    share = table.frames[table.split == "val"].sum() / max(table.frames.sum(), 1)
+    if by == "film" and abs(share - self.val) > 0.05:
+        print(f"films are not divided: {share:.0%} of the frames are for validation instead of {self.val:.0%}")
 
 
 @patch
@@ -446,7 +456,7 @@ def _write(self: Curation, cat: Catalogue):
     if self.reasons:
         df = cat.frames()
         write_atomic(self.reasons, df.drop(columns=["hash", "stamp"]).to_csv().encode())
-        print(printable(f"{self.reasons}: scores and reasons of {len(df)} frames"))
+        print(printable(f"{self.reasons}: scores and reasons of {counted(len(df), 'frame')}"))
     if self.sheet:
         print(printable(_sheets(cat, self.sheet)))
     if self.pick:

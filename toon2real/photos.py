@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .flickr import FLICKR, PAPER_TAGS, Busy, Flickr, Gone, Photo, PhotoError, Web
-from .images import IMAGE_SUFFIXES, ImageError, check_range, open_image, printable, utf8, write_atomic
+from .images import IMAGE_SUFFIXES, ImageError, check_range, counted, open_image, printable, utf8, write_atomic
 from .sources import MANIFEST_COLUMNS
 
 # %% ../nbs/11_photos.ipynb #5ffe214c
@@ -96,7 +96,7 @@ class Report:
         return Counter(why if state == "skipped" else state for state, why in self.states.values() if state != "kept")
 
     def __str__(self):
-        lines = [f"{self.folder}: {self.kept} photos, {self.new} of them new"]
+        lines = [f"{self.folder}: {counted(self.kept, 'photo')}, {self.new} of them new"]
         lines += [f"  {n} not kept: {reason}" for reason, n in self.other.most_common()]
         failed = [f"  {id}: {why}" for id, (state, why) in self.states.items() if state in ("failed", "unreachable")]
         return "\n".join(lines + failed[:10] + [self.note] * bool(self.note))

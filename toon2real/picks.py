@@ -219,14 +219,17 @@ class Picks:
 _SAME = 10  # of 255 levels: less change of most of a picture is a title that came or went
 
 
-def _dissolved(mixed: np.ndarray, tiny: np.ndarray) -> np.ndarray:
-    "Which frames follow a dissolve: most of the picture is another one than before the mixtures"
+def _dissolved(mixed: np.ndarray, cut: np.ndarray, tiny: np.ndarray) -> np.ndarray:
+    """Which frames follow a dissolve: most of the picture is another one than before the mixtures, and no cut lies
+    between (after a cut to black, a fade only shows the shot that has begun)"""
     rows = np.where(mixed, -1, np.arange(len(mixed)))
     unmixed = np.maximum.accumulate(rows)  # the last row up to each that is no mixture
     after = np.flatnonzero(mixed[:-1] & ~mixed[1:]) + 1
-    change = np.abs(tiny[after].astype(np.int16) - tiny[unmixed[after - 1]])
+    before = unmixed[after - 1]
+    change = np.abs(tiny[after].astype(np.int16) - tiny[before])
+    shot = np.cumsum(cut)
     found = np.zeros(len(mixed), bool)
-    found[after] = np.median(change, axis=1) > _SAME
+    found[after] = (np.median(change, axis=1) > _SAME) & (shot[after] == shot[before])
     return found
 
 # %% ../nbs/09_picks.ipynb #9ead7960
@@ -244,8 +247,9 @@ def _read_decisions(self: Picks):
 
 def _begins(df: pd.DataFrame, tiny: np.ndarray, t: Thresholds) -> pd.Series:
     "Which frames begin a shot: after a cut or a dissolve; every still is one by itself"
-    dissolved = _dissolved((df.blend > t.blend).to_numpy(), tiny)
-    return (df.cut > t.cut) | dissolved | (df.kind == "stills") | (df.film != df.film.shift())
+    cut = (df.cut > t.cut).to_numpy()
+    dissolved = _dissolved((df.blend > t.blend).to_numpy(), cut, tiny)
+    return cut | dissolved | (df.kind == "stills") | (df.film != df.film.shift())
 
 
 def _places(df: pd.DataFrame, good: pd.Series) -> pd.Series:

@@ -26,6 +26,9 @@ from .films import FilmError, decode, open_film, picture, timecode
 from .images import in_background, jpeg_bytes
 
 # %% ../nbs/07_scores.ipynb #da79b270
+_MOST = {"dark": 1, "flat": 1, "duplicate": 64, "colour": 1, "blend": 1, "bars": 0.5}  # of thresholds
+
+
 @dataclass(frozen=True)
 class Thresholds:
     "All numbers of the filters; the catalogue stores them (`catalogue.thresholds`)"
@@ -47,13 +50,11 @@ class Thresholds:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            finite = isinstance(value, (int, float)) and abs(value) < 1e9  # so NaN is refused
-            if name != "licences" and not finite:
-                raise ValueError(f"{name}={value!r}: a threshold must be a finite number below 1e9")
+            most = _MOST.get(name, 1e9)
+            if name != "licences" and not (isinstance(value, (int, float)) and 0 <= value <= most):  # so NaN is refused
+                raise ValueError(f"{name}={value!r}: give a number from 0 to {most:,.10g}")
         if not all(isinstance(pattern, str) for pattern in self.licences):
             raise ValueError(f"licences={self.licences!r}: give patterns such as CC*")
-        if self.per_shot < 0:
-            raise ValueError(f"per_shot={self.per_shot}: give the number of frames, or 0 for any")
 
 # %% ../nbs/07_scores.ipynb #0a58d453
 def _dark_ends(lit: np.ndarray) -> tuple[float, float]:
