@@ -266,7 +266,7 @@ def test_a_system_moves_with_its_moments():
     system.step(*pictures(system.recipe, 1, torch.float32)[:, 0])
     for player in system.players:
         assert {x.device.type for state in player.optimizer.state.values() for x in state.values()} == {"cpu"}
-    system._bring_moments(torch.device("meta"))
+    system._bring_state(torch.device("meta"))
     for player in system.players:
         assert {x.device.type for state in player.optimizer.state.values() for x in state.values()} == {"meta"}
 

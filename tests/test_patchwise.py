@@ -44,8 +44,12 @@ def test_weights_are_the_means_and_load_by_name(run, tmp_path):
     system = run.system()
     save_weights(tmp_path / "own.safetensors", system)
     loaded = load_weights(tmp_path / "own.safetensors")
-    for name, value in loaded.mean_r.state_dict().items():
-        assert torch.equal(value, system.mean_r.state_dict()[name].bfloat16().float())
+    for name, value in loaded.G_r.state_dict().items():
+        assert torch.equal(value, system.G_r.state_dict()[name].bfloat16().float())
+    last = run.build()
+    run.restore(last)
+    assert not torch.equal(last.G_r.down[1].weight, system.G_r.down[1].weight)
+    assert torch.equal(last.means["G_r.down.1.weight"], system.G_r.down[1].weight)
     image = to_pil(scenes(1, seed=7, side=45)[0])
     made = [Translator.load(source)(image) for source in (run.path, tmp_path / "own.safetensors")]
     assert {one.size for one in made} == {(45, 45)}
@@ -59,7 +63,7 @@ def test_fine_tuning_begins_with_the_saved_weights(run, tmp_path):
     slow, source = SMALL.replace(lr=1e-9), dict(init_from=tmp_path / "own.safetensors", progress=False)
     more = Trainer(slow, CARTOONS, PHOTOS, tmp_path / "more", **source)
     more._step()
-    for a, b in zip(more.system.G_r.parameters(), run.system().mean_r.parameters()):
+    for a, b in zip(more.system.G_r.parameters(), run.system().G_r.parameters()):
         assert torch.allclose(a, b, atol=1e-7)  # Adam's first step is as long as the rate
     wider = SMALL.replace(width=8)
     with pytest.raises(RunError, match="do not fit"):

@@ -22,7 +22,11 @@ from toon2real.training import Trainer
 
 work, mode, system = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 small = dict(width=8, blocks=1, epochs=2, decay_epochs=1)
-presets = {"toon2real": toon2real.replace(pool=4), "unit": unit, "patchwise": patchwise.replace(average=0.9)}
+presets = {
+    "toon2real": toon2real.replace(pool=4, average=0.9),
+    "unit": unit,
+    "patchwise": patchwise.replace(average=0.9),
+}
 k = presets[system].tiny(**small)
 n = 14 if mode == "random" else 3
 c, r = scenes(n, seed=0, side=72, kind="cartoon"), scenes(n - 1, seed=100, side=72, kind="photo")

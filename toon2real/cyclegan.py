@@ -87,12 +87,15 @@ class CycleGAN(System):
         return self.G_c(r)
 
     def extra_state(self):
-        return prefixed("pool_r.", self.pool_r.state_dict()) | prefixed("pool_c.", self.pool_c.state_dict())
+        pools = prefixed("pool_r.", self.pool_r.state_dict()) | prefixed("pool_c.", self.pool_c.state_dict())
+        return super().extra_state() | pools
 
     def stores(self):
-        return [pool.images for pool in (self.pool_r, self.pool_c) if pool.images is not None]
+        pools = [pool.images for pool in (self.pool_r, self.pool_c) if pool.images is not None]
+        return super().stores() + pools
 
     def load_extra_state(self, state):
+        super().load_extra_state(state)
         self.pool_r.load_state_dict(below("pool_r.", state))
         self.pool_c.load_state_dict(below("pool_c.", state))
 

@@ -259,7 +259,7 @@ def speed_up(
     self.train()
     self.precision = choose_precision(precision, device)
     self.forwards, self.captured = {}, None
-    self._bring_moments(device)
+    self._bring_state(device)
     if repays(self.recipe, steps, device.type) if compile == "auto" else compile:
         tell("compiling the networks, which may take minutes the first time")
         self._compile()
@@ -269,8 +269,9 @@ def speed_up(
 
 
 @patch
-def _bring_moments(self: System, device: torch.device):
-    "Move the optimisers' state to the device of the weights, for a system that was trained on another device"
+def _bring_state(self: System, device: torch.device):
+    "Move optimisers and running means to the device of the weights, for a system that was trained on another device"
     for player in self.players:
         for moments in player.optimizer.state.values():
             moments.update({name: value.to(device) for name, value in moments.items()})
+    self.means = {name: mean.to(device) for name, mean in self.means.items()}

@@ -40,7 +40,6 @@ class PatchwiseRecipe(Recipe):
     temperature: float = 0.07  # tau: how sharp the comparison is
     residual: bool = True  # the generator adds to the picture; False: it paints the picture anew
     upsample: str = "resize"  # how the generator enlarges: "resize" or "transposed"
-    average: float = 0.0  # decay of a running mean of the weights, which is used to translate; 0: no mean
 
     _tiny = dict(Recipe._tiny, blocks=3, patches=64)
 
@@ -48,13 +47,11 @@ class PatchwiseRecipe(Recipe):
         super().__post_init__()
         self.at_least(1, "blocks", "patches")
         self.at_least(24, "side")  # what a PatchGAN needs
-        self.at_least(0, "contrast", "contrast_same", "identity", "average")
+        self.at_least(0, "contrast", "contrast_same", "identity")
         check_choice(PatchGAN.norms, norm=self.norm)
         check_choice(("resize", "transposed"), upsample=self.upsample)
         if self.temperature <= 0:
             self.refuse("temperature", "similarities are divided by it: it must be positive")
-        if self.average >= 1:
-            self.refuse("average", "the mean would never move: it must be below 1")
 
     def build(self) -> "Patchwise":
         return Patchwise(self)
@@ -139,21 +136,19 @@ def pick(maps: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 # %% ../nbs/20_patchwise.ipynb #f5fb2478
 class Patchwise(System):
-    "A generator, a discriminator, heads for the comparison, and perhaps the generator's running mean"
+    "A generator, a discriminator, and heads for the comparison"
 
+    generators = to_photo_modules = ("G_r",)
     two_way = False
     drawn_ahead = True
 
     def __init__(self, recipe: PatchwiseRecipe):
         super().__init__(recipe)
-        self.G_r = self._generator()
+        self.G_r = PatchGenerator(recipe.width, recipe.blocks, self._seed("G_r"), recipe.upsample, recipe.residual)
         self.D_r = PatchGAN(recipe.width, recipe.norm, self._seed("D_r"))
         with torch.no_grad():
             channels = [maps.shape[1] for maps in self.G_r.encode(torch.zeros(1, 3, 8, 8))]
         self.heads = nn.ModuleList(head(n, 4 * recipe.width, self._seed(f"head {i}")) for i, n in enumerate(channels))
-        if recipe.average:
-            self.mean_r = self._generator().requires_grad_(False)
-        self.generators = self.to_photo_modules = ("mean_r",) if recipe.average else ("G_r",)
 
     @cached_property
     def players(self):
@@ -162,46 +157,16 @@ class Patchwise(System):
             self.player("discriminator", [self.D_r], self.D_loss),
         ]
 
-    def _generator(self) -> PatchGenerator:
-        return PatchGenerator(
-            self.recipe.width, self.recipe.blocks, self._seed("G_r"), self.recipe.upsample, self.recipe.residual
-        )
-
     def to_photo(self, c):
-        return getattr(self, self.generators[0])(c)
+        return self.G_r(c)
 
     def to_cartoon(self, r):
         raise ValueError(f"{self.recipe.name} translates from cartoon to photo only: CycleGANs and UNIT do both")
 
-# %% ../nbs/20_patchwise.ipynb #58d89d27
-@patch
-def step(
-    self: Patchwise,
-    c: torch.Tensor,  # cartoons, N x 3 x H x W in [-1, 1]
-    r: torch.Tensor,  # photos, likewise
-    index: np.ndarray = None,  # global sample numbers, as in `System.step`
-) -> dict[str, torch.Tensor]:  # loss terms with their weights
-    "One whole optimisation step; the first starts from the weights used to translate, which may have been loaded"
-    if self.recipe.average and not self.seen:
-        self.G_r.load_state_dict(self.mean_r.state_dict())
-    return System.step(self, c, r, index)
-
-
-@patch
-def turns(self: Patchwise, batch: Batch, scratch: dict) -> dict[str, torch.Tensor]:
-    "A step of the generator and of the discriminator, then an update of the running mean"
-    terms = System.turns(self, batch, scratch)
-    if self.recipe.average:
-        moved = (1 - scratch["kept"]).to(batch.c)
-        with torch.no_grad():
-            for mean, weight in zip(self.mean_r.parameters(), self.G_r.parameters()):
-                mean.lerp_(weight, moved)
-    return terms
-
 # %% ../nbs/20_patchwise.ipynb #569034d7
 @patch
 def draws(self: Patchwise, batch: Batch) -> dict[str, torch.Tensor]:
-    "The places to compare in each map, N x S; and the decay of the running mean"
+    "The places to compare in each map, N x S"
     recipe, (height, width) = self.recipe, batch.c.shape[-2:]
     states = [random_state(recipe.seed, "patches", int(i)) for i in batch.index]
     drawn = {}
@@ -211,8 +176,7 @@ def draws(self: Patchwise, batch: Batch) -> dict[str, torch.Tensor]:
         size = min(recipe.patches, total)
         chosen = [state.choice(total, size, replace=False, shuffle=False) for state in states]
         drawn[f"places_{level}"] = upload(np.stack(chosen), batch.c.device)
-    n = self.seen / recipe.batch + 1
-    return drawn | {"kept": upload(min(recipe.average, (1 + n) / (10 + n)), batch.c.device)}
+    return drawn
 
 # %% ../nbs/20_patchwise.ipynb #795ef8a2
 @patch

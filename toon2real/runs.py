@@ -597,6 +597,7 @@ def system(self: Run, epoch: int | str = None, device="cpu") -> System:
     if epoch is None and self.checkpoint_steps:
         built = self.build()
         self.restore(built)
+        built.adopt_means()
         return built.to(device).eval()
     epoch = self._pick(epoch, self.weight_epochs, "weights")
     return load_weights(self._weights(epoch), device)

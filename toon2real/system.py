@@ -28,7 +28,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from .data import Batch, random_state
+from .data import Batch, random_state, upload
 from .images import check_shape, check_tensor
 
 # %% ../nbs/16_system.ipynb #5cb2b8db
@@ -51,6 +51,7 @@ class Recipe:
     betas: tuple[float, float] = (0.5, 0.999)  # Adam's moments
     epochs: int = 100  # epochs at the full rate
     decay_epochs: int = 100  # further epochs in which the rate falls
+    average: float = 0.0  # decay of a running mean of the generators' weights, which translates; 0: no mean
 
     _tiny = dict(side=64, width=16, epochs=4, decay_epochs=4)
 
@@ -61,9 +62,11 @@ class Recipe:
             if isinstance(value, (int, float)) and not abs(value) < 2**63:  # so NaN is refused
                 self.refuse(field.name, "it must be a finite number of ordinary size")
         self.at_least(1, "side", "batch", "width", "epochs")
-        self.at_least(0, "decay_epochs")
+        self.at_least(0, "decay_epochs", "average")
         if self.side % 4:
             self.refuse("side", "the networks halve it twice: use a multiple of 4")
+        if self.average >= 1:
+            self.refuse("average", "the mean would never move: it must be below 1")
         if self.lr <= 0:
             self.refuse("lr", "the rate must be positive")
         if "$" in self.name:
@@ -283,6 +286,7 @@ class System(nn.Module):
         super().__init__()
         self.recipe, self.seen, self.precision = recipe, 0, "float32"
         self.forwards, self.captured = {}, None  # see `speed_up`
+        self.means = {}  # of the generators' weights, by name; see `translating`
 
     @cached_property
     def players(self) -> list[Player]:
@@ -329,15 +333,15 @@ class System(nn.Module):
         return {}
 
     def extra_state(self) -> dict[str, torch.Tensor]:
-        "Tensors beside weights and optimisers that the next step depends on (CycleGAN's pools)"
-        return {}
+        "Tensors beside weights and optimisers that the next step depends on: running means, CycleGAN's pools"
+        return prefixed("mean.", self.means)
 
     def stores(self) -> list[torch.Tensor]:
         "Tensors of `extra_state` on the device that a step changes in place"
-        return []
+        return [*self.means.values()]
 
     def load_extra_state(self, state: dict[str, torch.Tensor]):
-        pass
+        self.means = {name: mean.clone() for name, mean in below("mean.", state).items()}
 
 # %% ../nbs/16_system.ipynb #fbdedae5
 @patch
@@ -357,8 +361,11 @@ def step(
     if index is None:
         index = self.seen + rank + world * np.arange(len(c))
     batch = Batch(c, r, index)
+    draws = self.draws(batch)
+    if self.recipe.average:
+        draws |= self._begin_means(batch)
     move = self.captured or self.turns
-    terms = move(batch, self.draws(batch))
+    terms = move(batch, draws)
     self.seen = int(index[-1]) + world - rank
     return terms
 
@@ -374,6 +381,8 @@ def turns(self: System, batch: Batch, scratch: dict) -> dict[str, torch.Tensor]:
         total.backward(inputs=player.parameters)
         terms |= average(player.parameters, {name: value.detach() for name, value in own.items()})
         player.optimizer.step()
+    if self.means:
+        self._move_means(scratch["kept"])
     return terms
 
 
@@ -388,6 +397,57 @@ def compiled(self: System):
     finally:
         for net in self.forwards:
             del net.forward
+
+# %% ../nbs/16_system.ipynb #c0mean01
+@patch
+def _translators(self: System) -> dict[str, nn.Parameter]:
+    "The parameters that translation needs"
+    return {name: weight for name, weight in self.named_parameters() if name.split(".")[0] in self.generators}
+
+
+@patch
+def _begin_means(self: System, batch: Batch) -> dict[str, torch.Tensor]:
+    "The share of its old value that each mean keeps in this step, on the device; the first step begins the means"
+    if not self.means:
+        self.means = {name: weight.detach().clone() for name, weight in self._translators().items()}
+    n = self.seen / self.recipe.batch + 1
+    kept = min(self.recipe.average, (1 + n) / (10 + n))
+    return {"kept": upload(kept, batch.c.device).to(batch.c.dtype)}
+
+
+@patch
+@torch.no_grad()
+def _move_means(self: System, kept: torch.Tensor):
+    for name, weight in self._translators().items():
+        self.means[name].lerp_(weight, 1 - kept)
+
+
+@patch
+@contextmanager
+def translating(self: System):
+    "A context in which the generators have the weights that translate: their running means, if there are any"
+    means, self.means = self.means, {}  # so that a context within this one changes nothing
+    self._exchange(means)
+    try:
+        yield
+    finally:
+        self._exchange(means)
+        self.means = means
+
+
+@patch
+def adopt_means(self: System):
+    "Make the running means the weights, for a system that trains no more"
+    self._exchange(self.means)
+    self.means = {}
+
+
+@patch
+def _exchange(self: System, means: dict[str, torch.Tensor]):
+    "Exchange the weights of the generators and their means"
+    weights = self._translators()
+    for name, mean in means.items():
+        means[name], weights[name].data = weights[name].data, mean
 
 # %% ../nbs/16_system.ipynb #3d858198
 def prefixed(prefix: str, tensors: dict) -> dict:

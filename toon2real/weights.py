@@ -81,8 +81,9 @@ def save_weights(
     known = [name for name, _ in system.named_children()]
     for name in modules or ():
         check_choice(known, modules=name)
-    tensors = _tensors_of(system, modules or system.generators)
-    write_tensors(path, tensors, system.recipe, dtype, **about)
+    with system.translating():
+        tensors = _tensors_of(system, modules or system.generators)
+        write_tensors(path, tensors, system.recipe, dtype, **about)
 
 # %% ../nbs/20b_weights.ipynb #38e7e995
 def check_name(path: Path):
@@ -188,11 +189,11 @@ def load_weights(path: Path, device="cpu") -> System:
 # %% ../nbs/20b_weights.ipynb #ce8d91bd
 @contextmanager
 def looking(system: System):
-    "A context with evaluation mode and without gradients"
+    "A context with evaluation mode, without gradients, and with the weights that translate"
     training = system.training
     system.eval()
     try:
-        with torch.no_grad():
+        with system.translating(), torch.no_grad():
             yield
     finally:
         system.train(training)
@@ -201,15 +202,16 @@ def looking(system: System):
 @contextmanager
 def as_kept(system: System):
     "A context in which generators are rounded as `save_weights` stores them; afterwards every bit is restored"
-    weights = [value for value in _tensors_of(system, system.generators).values() if value.is_floating_point()]
-    exact = [value.clone() for value in weights]
-    try:
-        for value in weights:
-            value.copy_(value.bfloat16())
-        yield
-    finally:
-        for value, before in zip(weights, exact):
-            value.copy_(before)
+    with system.translating():
+        weights = [value for value in _tensors_of(system, system.generators).values() if value.is_floating_point()]
+        exact = [value.clone() for value in weights]
+        try:
+            for value in weights:
+                value.copy_(value.bfloat16())
+            yield
+        finally:
+            for value, before in zip(weights, exact):
+                value.copy_(before)
 
 
 def translate_all(system: System, images: np.ndarray, batch: int = 16) -> np.ndarray:
