@@ -83,8 +83,8 @@ class PaperFigure(Figure):
     def _repr_mimebundle_(self, **kwargs):
         "A JPEG"
         png = io.BytesIO()
-        self.savefig(png, format="png", dpi=96)
-        return {"image/jpeg": base64.b64encode(jpeg_bytes(Image.open(png), 75)).decode()}
+        self.savefig(png, format="png", dpi=120)
+        return {"image/jpeg": base64.b64encode(jpeg_bytes(Image.open(png), 65)).decode()}
 
     def note(self, text: str):
         "What the figure is made of, in small print below it"
