@@ -197,19 +197,17 @@ def _build(pile: _Pile, progress: bool) -> Domain:
                 f"{pile.label}: none of its {len(skipped)} images can be read ({first}): is it the right folder?"
             )
     planes = len(names), 3, pile.side, pile.side
-    images = _mapped(pile.place, planes)
-    domain = Domain(images, names, content_hash(names, images), skipped)
     about = {
         "files": pile.fingerprint,
         "planes": planes,
-        "hash": domain.hash,
+        "hash": content_hash(names, _mapped(pile.place, planes)),
         "mtime_ns": os.stat(path).st_mtime_ns,
         "names": names,
         "skipped": skipped,
     }
     about["sha256"] = _digest(about)
     write_atomic(pile.place / "about.json", json.dumps(about, indent=1).encode())
-    return domain
+    return _read(pile.place, pile.fingerprint)
 
 # %% ../nbs/12_data.ipynb #da000006
 def _open_map(pile: _Pile, progress: bool) -> Domain:

@@ -294,56 +294,17 @@ class Layer:
         return self.kind, self.k, self.stride, self.shape, tuple(self.before), tuple(self.after)
 
 # %% ../nbs/13_generator.ipynb #9644a8f6
-class _Trace:
-    "Notes the layers that an image passes through"
-
-    def __init__(self, net: nn.Module):
-        self.names = {module: name for name, module in net.named_modules()}
-        self.block, self.branch = {}, {}  # module: the name of what it is in
-        for part, name in self.names.items():
-            if isinstance(part, ResBlock):
-                self.block |= dict.fromkeys(part.modules(), name)
-            if isinstance(part, nn.ModuleList):
-                for i, branch in enumerate(part):
-                    self.branch |= dict.fromkeys(branch.modules(), f"{name}.{i}")
-        self.layers, self.before = [], []
-
-    def conv(self, module: nn.Module, args, out: torch.Tensor):
-        "A forward hook of convolutions"
-        kind = "conv" if isinstance(module, nn.Conv2d) else "transposed conv"
-        self.layers.append(
-            Layer(
-                name=self.names[module],
-                kind=kind,
-                k=module.kernel_size[0],
-                stride=module.stride[0],
-                shape=tuple(out.shape[1:]),
-                parameters=sum(p.numel() for p in module.parameters()),
-                before=self.before,
-                after=["SN"] if parametrize.is_parametrized(module, "weight") else [],
-                block=self.block.get(module, ""),
-                branch=self.branch.get(module, ""),
-            )
-        )
-        self.before = []
-
-    def other(self, module: nn.Module, args, out: torch.Tensor):
-        "A forward hook of the modules between them"
-        before = _BEFORE.get(type(module))
-        if before:
-            self.before.append((before.format(module), tuple(out.shape[1:])))
-        elif self.layers and not isinstance(module, nn.Identity):
-            name = type(module).__name__
-            self.layers[-1].after.append(_SHORT.get(name, name))
-            self.layers[-1].parameters += sum(p.numel() for p in module.parameters())
-
-
 _BEFORE = {
     ReflectionPad: "reflect {0.p}",
     nn.Upsample: "upsample {0.scale_factor:g}",
     nn.AvgPool2d: "average pool k{0.kernel_size} s{0.stride}",
 }
 _SHORT = {"InstanceNorm": "IN", "LayerNorm": "LN", "LeakyReLU": "LReLU", "Tanh": "tanh"}
+
+
+def _within(name: str, parts: list[str]) -> str:
+    "The one of these parts of a network that the module of this name lies in, or none"
+    return next((part for part in parts if name.startswith(f"{part}.")), "")
 
 # %% ../nbs/13_generator.ipynb #fc0bce30
 def layers(
@@ -352,17 +313,44 @@ def layers(
 ) -> list[Layer]:  # in the order of the computation
     "What a network does to an image, layer by layer"
     net = copy.deepcopy(net).to("meta").eval()
-    trace = _Trace(net)
     convs = convolutions(net)
     if not convs:
         raise ValueError(f"{type(net).__name__} has no convolutions: there is no architecture to draw")
-    for module, name in trace.names.items():
+    names = {module: name for name, module in net.named_modules()}
+    blocks = [name for module, name in names.items() if isinstance(module, ResBlock)]
+    lists = [(module, name) for module, name in names.items() if isinstance(module, nn.ModuleList)]
+    branches = [f"{name}.{i}" for module, name in lists for i in range(len(module))]
+    found, before = [], []
+
+    def note(module, args, out):
+        kind, name, shape = type(module).__name__, names[module], tuple(out.shape[1:])
+        parameters = sum(p.numel() for p in module.parameters())
         if module in convs:
-            module.register_forward_hook(trace.conv)
-        elif not list(module.children()) and "parametrizations" not in name:
-            module.register_forward_hook(trace.other)
+            layer = Layer(
+                name=name,
+                kind="conv" if isinstance(module, nn.Conv2d) else "transposed conv",
+                k=module.kernel_size[0],
+                stride=module.stride[0],
+                shape=shape,
+                parameters=parameters,
+                before=[*before],
+                after=["SN"] if parametrize.is_parametrized(module, "weight") else [],
+                block=_within(name, blocks),
+                branch=_within(name, branches),
+            )
+            found.append(layer)
+            before.clear()
+        elif type(module) in _BEFORE:
+            before.append((_BEFORE[type(module)].format(module), shape))
+        elif found and kind != "Identity":
+            found[-1].after.append(_SHORT.get(kind, kind))
+            found[-1].parameters += parameters
+
+    for module, name in names.items():
+        if module in convs or not (list(module.children()) or "parametrizations" in name):
+            module.register_forward_hook(note)
     channels = convs[0].in_channels
     pixels = side if channels == 3 else side // 4
     with torch.no_grad():
         net(torch.empty(1, channels, pixels, pixels, device="meta"))
-    return trace.layers
+    return found
