@@ -75,9 +75,8 @@ class Likeness:
                     self.features[frame] = features([open_image(jpeg)], extractor=self.extractor, cache=True)[0]
                 self.news()
         except WeightsMissing as error:
-            self.problem = (
-                f"no order by likeness: {str(error).partition(' What')[0]} TOON2REAL_INCEPTION may name a file."
-            )
+            missing, _, _ = str(error).partition(" What to do:")  # what follows is too long for a widget
+            self.problem = f"no order by likeness: {missing} TOON2REAL_INCEPTION may name a file."
         except Exception as error:  # the thread's end must be seen; picking goes on without it
             self.problem = f"no order by likeness: {type(error).__name__}: {error}"
         self.news()
