@@ -278,6 +278,7 @@ def _watch(self: Trainer, c: np.ndarray, fake: np.ndarray) -> float:
 # %% ../nbs/28_training.ipynb #dc32ff07
 @patch
 def _due(self: Trainer, every: int, epoch: int) -> bool:
+    "Whether this epoch is one of those that come every so many, or the last one"
     return epoch % every == 0 or epoch == self.until
 
 
