@@ -284,12 +284,10 @@ _SHEET = 200  # frames
 def _sheets(cat: Catalogue, folder: Path) -> str:
     "Write sheets of numbered frames: what is kept, and what each filter marks. Returns what was written."
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = ["kept", "reject", *FILTERS]
-    for old in folder.glob("*.jpg"):
-        if re.fullmatch(rf"({'|'.join(kinds)})-\d+\.jpg", old.name):
-            old.unlink()
     written = []
-    for filter in kinds:
+    for filter in ["kept", "reject", *FILTERS]:
+        for old in folder.glob(f"{filter}-[0-9]*.jpg"):
+            old.unlink()
         ids = cat.picks().select(filter, "near" if filter in FILTERS else "time")
         for start in range(0, len(ids), _SHEET):
             rows = cat.picks().table(ids[start : start + _SHEET])

@@ -222,10 +222,10 @@ _SAME = 10  # of 255 levels: less change of most of a picture is a title that ca
 def _dissolved(mixed: np.ndarray, cut: np.ndarray, tiny: np.ndarray) -> np.ndarray:
     """Which frames follow a dissolve: most of the picture is another one than before the mixtures, and no cut lies
     between (after a cut to black, a fade only shows the shot that has begun)"""
-    rows = np.where(mixed, -1, np.arange(len(mixed)))
-    unmixed = np.maximum.accumulate(rows)  # the last row up to each that is no mixture
-    after = np.flatnonzero(mixed[:-1] & ~mixed[1:]) + 1
-    before = unmixed[after - 1]
+    clear = np.flatnonzero(~mixed)
+    ends = np.flatnonzero(np.diff(clear) > 1)  # mixtures follow
+    before = clear[ends]
+    after = clear[ends + 1]
     change = np.abs(tiny[after].astype(np.int16) - tiny[before])
     shot = np.cumsum(cut)
     found = np.zeros(len(mixed), bool)
