@@ -12,7 +12,8 @@ from pathlib import Path
 
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.experiment import train_all
-from toon2real.images import open_image, write_atomic
+from toon2real.files import write_atomic
+from toon2real.images import open_image
 from toon2real.runs import Run
 from toon2real.unit import unit
 from toon2real.weights import SHIPPED, save_weights

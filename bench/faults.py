@@ -37,7 +37,7 @@ import torch._dynamo  # noqa: F401 - which optimisers import, at their first use
 
 from toon2real.cyclegan import cartoon2real, toon2real
 from toon2real.engine import commit
-from toon2real.images import write_atomic
+from toon2real.files import write_atomic
 from toon2real.patchwise import patchwise
 from toon2real.progress import Callback
 from toon2real.runs import Run

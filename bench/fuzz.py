@@ -61,8 +61,8 @@ from toon2real.cyclegan import CycleGANRecipe, toon2real
 from toon2real.data import Domain
 from toon2real.engine import commit
 from toon2real.features import features
+from toon2real.files import printable
 from toon2real.films import decode
-from toon2real.images import printable
 from toon2real.runs import Run
 from toon2real.scenes import scene, scenes
 from toon2real.scores import Thresholds

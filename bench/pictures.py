@@ -9,7 +9,8 @@ from toon2real import demo
 from toon2real.experiment import TITLES, against_truth, validation
 from toon2real.features import best_extractor
 from toon2real.fid import judge_of
-from toon2real.images import jpeg_bytes, write_atomic
+from toon2real.files import write_atomic
+from toon2real.images import jpeg_bytes
 from toon2real.quickstart import UNTOUCHED, side_by_side
 from toon2real.scenes import pairs
 from toon2real.weights import translate_all

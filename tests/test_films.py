@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
+from toon2real.files import WriteError
 from toon2real.films import FilmError, Writer, decode, open_film, picture
-from toon2real.images import WriteError
 
 COLOUR = 210, 60, 40
 FLAT = np.full((48, 64, 3), COLOUR, np.uint8)

@@ -34,8 +34,9 @@ from toon2real.distances import bootstrap, frechet_distance, frechet_features, p
 from toon2real.experiment import Comparison, markdown
 from toon2real.fid import Judge
 from toon2real.figures import paper_figures
+from toon2real.files import WriteError, printable, write_atomic
 from toon2real.films import Writer, decode
-from toon2real.images import WriteError, list_images, printable, write_atomic
+from toon2real.images import list_images
 from toon2real.patchwise import patchwise
 from toon2real.progress import Record
 from toon2real.runs import Run
@@ -370,7 +371,7 @@ def test_windows_waits_for_who_reads(tmp_path, monkeypatch):
         replace(*names)
 
     monkeypatch.setattr(os, "replace", busy)
-    monkeypatch.setattr("toon2real.images.sys.platform", "win32")
+    monkeypatch.setattr("toon2real.files.sys.platform", "win32")
     write_atomic(tmp_path / "x", b"x")
     monkeypatch.undo()
     assert (tmp_path / "x").read_bytes() == b"x" and not refused

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from toon2real import files, images
 from toon2real.images import ImageError, list_images, open_image
 
 
@@ -111,3 +112,7 @@ def test_unreadable_folder(tmp_path):
             list_images(tmp_path)
     finally:
         locked.chmod(0o700)
+
+
+def test_names_of_files_can_be_imported_from_images():
+    assert all(getattr(images, name) is getattr(files, name) for name in files.__all__)

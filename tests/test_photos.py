@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toon2real import images, photos
+from toon2real import files, photos
 from toon2real.catalogue import Catalogue
 from toon2real.images import list_images, open_image
 from toon2real.photos import Busy, Flickr, Gone, PhotoError, Web, download, photos_command
@@ -719,7 +719,7 @@ def killed_at(k, f):
 
             return h
 
-        images.os.replace = strike(os.replace)
+        files.os.replace = strike(os.replace)
         f()
 
     return os.WIFSIGNALED(forked(child))

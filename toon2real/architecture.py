@@ -29,8 +29,9 @@ from PIL import Image
 from torch import nn
 
 from .discriminator import receptive_field
+from .files import write_atomic
 from .generator import Layer, convolutions, layers
-from .images import jpeg_bytes, write_atomic
+from .images import jpeg_bytes
 from .system import System
 
 # %% ../nbs/40_architecture.ipynb #3defd27d

@@ -23,8 +23,9 @@ from fastcore.basics import listify, patch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from .files import counted
 from .films import FilmError
-from .images import ImageError, counted, open_image
+from .images import ImageError, open_image
 from .scores import THUMB, FilmReader, Thresholds, look
 from toon2real.sources import (
     SPLITS,

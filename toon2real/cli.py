@@ -261,7 +261,7 @@ def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
     "Judge folders of translated pictures"
     from toon2real import fid
     from toon2real.features import best_extractor
-    from toon2real.images import check_output, utf8, write_atomic
+    from toon2real.files import check_output, utf8, write_atomic
     from toon2real.tables import main_measures, plain
 
     if out:
@@ -349,7 +349,7 @@ def report(
     """
     from toon2real.comparison import compare as gather
     from toon2real.figures import paper_figures
-    from toon2real.images import check_output
+    from toon2real.files import check_output
     from toon2real.report import MARK
     from toon2real.report import report as page
 
@@ -378,7 +378,7 @@ def translate_function():
 
 def _parsed(command, name: str, args: list[str]):
     "What the options ask for; control characters in them, of a file's name say, are spelled out where they are wrong"
-    from toon2real.images import printable
+    from toon2real.files import printable
 
     parse = partial(tyro.cli, command, args=args, prog=f"toon2real {name}")
     if all(map(str.isprintable, args)):
@@ -405,14 +405,14 @@ def _run(name: str, args: list[str]):
 
 def _say(text):
     "Print lines, without control characters that a run's or a metric's name may contain"
-    from toon2real.images import printable
+    from toon2real.files import printable
 
     print(printable(text, "\n"), flush=True)
 
 
 def _complain(message):
     "One line on stderr, whatever is in the message"
-    from toon2real.images import printable
+    from toon2real.files import printable
 
     print(f"toon2real: {printable(message)}", file=sys.stderr)
 

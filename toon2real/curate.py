@@ -26,19 +26,9 @@ from tyro import cli
 from tyro.conf import OmitArgPrefixes, Positional
 
 from .catalogue import Catalogue
+from .files import check_choice, check_output, counted, printable, write_atomic
 from .films import decode, open_film, picture, timecode
-from toon2real.images import (
-    check_choice,
-    check_output,
-    counted,
-    grid,
-    jpeg_bytes,
-    open_image,
-    png_bytes,
-    printable,
-    resize,
-    write_atomic,
-)
+from .images import grid, jpeg_bytes, open_image, png_bytes, resize
 from .page import pick_page, take_picks
 from .picks import FILTERS, SIDES, Picks, cut_bars, when
 from .scores import Thresholds

@@ -18,8 +18,8 @@ from fastcore.basics import patch
 from .data import Batch, random_state, upload
 from .discriminator import PatchGAN
 from .engine import System
+from .files import check_choice
 from .generator import Generator, need
-from .images import check_choice
 from .losses import ImagePool, discriminator_loss, exchange, generator_loss, reconstruction
 from .system import Recipe, below, gathered, prefixed, ranks
 

@@ -28,20 +28,8 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
-from toon2real.images import (
-    ImageError,
-    WriteError,
-    atomic,
-    check_range,
-    given_path,
-    in_background,
-    list_images,
-    open_image,
-    printable,
-    resize,
-    to_float,
-    write_atomic,
-)
+from .files import WriteError, atomic, check_range, given_path, in_background, printable, write_atomic
+from .images import ImageError, list_images, open_image, resize, to_float
 from .scenes import check_scene, scene
 
 # %% ../nbs/15_data.ipynb #a9c430d4

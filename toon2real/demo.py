@@ -8,7 +8,7 @@ Docs: https://toon2real.github.io/toon2real/demo.html.md"""
 __all__ = ['NAMES', 'runs', 'card']
 
 # %% ../nbs/43_demo.ipynb #363b3421
-from .images import printable
+from .files import printable
 from .runs import Run
 from .translate import find_weights
 from .weights import SHIPPED, RunError, read_about

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 
+from .files import check_choice
 from toon2real.generator import (
     InstanceNorm,
     convolutions,
@@ -24,7 +25,6 @@ from toon2real.generator import (
     read_reference,
     seeded,
 )
-from .images import check_choice
 
 # %% ../nbs/17_discriminator.ipynb #3a5d9e02
 class _Divided(torch.autograd.Function):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .images import check_range
+from .files import check_range
 
 # %% ../nbs/26_distances.ipynb #eea711ae
 def _float64(x, name: str = "features") -> torch.Tensor:

@@ -24,7 +24,7 @@ from fastcore.basics import patch
 
 from . import __version__
 from .data import Batch
-from .images import check_choice
+from .files import check_choice
 from .system import Recipe, System, load_system_state, ranks, system_state
 
 # %% ../nbs/20_engine.ipynb #d99be93e

@@ -24,7 +24,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .data import cache_folder
-from .images import LUMA, ImageError, WriteError, atomic, check_pixels, list_images, open_image, to_uint8
+from .files import WriteError, atomic
+from .images import LUMA, ImageError, check_pixels, list_images, open_image, to_uint8
 from toon2real.inception import (
     DIMS,  # noqa: F401
     OFFICIAL,  # noqa: F401

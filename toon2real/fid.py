@@ -29,7 +29,8 @@ from toon2real.distances import (
     subsample,
 )
 from .features import ImageSet, extractor_for, features, is_features, other_name
-from .images import check_range, list_images
+from .files import check_range
+from .images import list_images
 
 _all_ = ["frechet_distance"]
 

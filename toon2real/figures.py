@@ -30,7 +30,8 @@ from matplotlib.ticker import MaxNLocator
 from .architecture import COLUMN, GRID, INK, MUTED, PAGE, PaperFigure, architecture, save, styled, wrapped
 from .comparison import Comparison
 from .features import WeightsMissing, features
-from .images import LUMA, check_range
+from .files import check_range
+from .images import LUMA
 from .lineup import Group
 from .runs import Run
 from .tables import HIGHER, number, rounded

@@ -24,7 +24,8 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from fastcore.basics import patch
 from PIL import Image
 
-from .images import atomic, open_regular, resize, to_pil
+from .files import atomic, open_regular
+from .images import resize, to_pil
 
 # %% ../nbs/01_films.ipynb #47e8e770
 class FilmError(ValueError):

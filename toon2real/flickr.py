@@ -25,7 +25,7 @@ import urllib3
 from fastcore.basics import listify, patch
 
 from . import __version__
-from .images import printable
+from .files import printable
 
 # %% ../nbs/13_flickr.ipynb #3b38390a
 class PhotoError(ValueError):

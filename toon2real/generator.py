@@ -24,7 +24,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.utils import parametrize
 
-from .images import open_regular
+from .files import open_regular
 
 # %% ../nbs/16_generator.ipynb #6a61c360
 def reflect_pad(

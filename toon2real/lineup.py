@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 from fastcore.basics import listify
 
-from .images import check_range, printable
+from .files import check_range, printable
 from .runs import Run
 from .system import Recipe
 from .weights import RunError

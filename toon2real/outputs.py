@@ -17,8 +17,9 @@ from pathlib import Path
 from fastcore.basics import patch
 from PIL import Image
 
+from .files import printable, write_atomic
 from .films import CONTAINERS, FILM_SUFFIXES
-from .images import IMAGE_SUFFIXES, ImageError, list_images, printable, to_pil, write_atomic
+from .images import IMAGE_SUFFIXES, ImageError, list_images, to_pil
 
 # %% ../nbs/31_outputs.ipynb #69f48bab
 class TranslateError(ValueError):

@@ -18,7 +18,8 @@ import pandas as pd
 from jinja2 import Template
 
 from .catalogue import Catalogue
-from .images import check_shape, data_uri, printable, read_json, write_atomic
+from .files import check_shape, printable, read_json, write_atomic
+from .images import data_uri
 from .picks import DONE, FILTERS, FIRM, Picks, when
 from .sources import CurateError
 

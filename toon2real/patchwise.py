@@ -20,8 +20,8 @@ from fastcore.basics import patch
 from .data import Batch, random_state, upload
 from .discriminator import PatchGAN
 from .engine import System
+from .files import check_choice
 from .generator import Generator, ReflectionPad, check_sides, init_normal, normed
-from .images import check_choice
 from .losses import discriminator_loss, generator_loss, reconstruction
 from .system import Recipe
 

@@ -22,8 +22,9 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm.auto import tqdm
 
+from .files import check_range, counted, printable, utf8, write_atomic
 from .flickr import FLICKR, PAPER_TAGS, Busy, Flickr, Gone, Photo, PhotoError, Web
-from .images import IMAGE_SUFFIXES, ImageError, check_range, counted, open_image, printable, utf8, write_atomic
+from .images import IMAGE_SUFFIXES, ImageError, open_image
 from .sources import MANIFEST_COLUMNS
 
 # %% ../nbs/14_photos.ipynb #5ffe214c

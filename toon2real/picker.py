@@ -17,7 +17,7 @@ import traitlets as T
 from fastcore.basics import patch
 from fastcore.docments import docments
 
-from .images import counted
+from .files import counted
 from .likeness import Likeness
 from .live import PictureWidget, static
 from .page import TABS, tile_data

@@ -16,8 +16,9 @@ from fastcore.basics import patch
 from PIL import Image
 
 from .catalogue import Catalogue
+from .files import check_choice
 from .films import timecode
-from .images import check_choice, jpeg_bytes, resize
+from .images import jpeg_bytes, resize
 from .scores import LONG, Thresholds
 from .sources import CurateError
 

@@ -24,7 +24,8 @@ from .data import Domain, Pairs, choose, load_side
 from .engine import choose_precision, environment, settle_threads
 from .features import best_extractor
 from .fid import Judge, judge_of
-from .images import check_range, check_shape, printable, to_tensor
+from .files import check_range, check_shape, printable
+from .images import to_tensor
 from .progress import Record, TensorBoard, display_progress
 from .runs import Run
 from .sources import read_manifest

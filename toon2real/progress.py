@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .images import LUMA, WriteError, data_uri, grid, jpeg_bytes, printable, write_atomic
+from .files import WriteError, printable, write_atomic
+from .images import LUMA, data_uri, grid, jpeg_bytes
 from .runs import render
 from .weights import RunError
 

@@ -28,7 +28,8 @@ from .cyclegan import cartoon2real, toon2real
 from .experiment import FRECHET, TITLES, against_truth, prepare
 from .features import best_extractor
 from .fid import judge_of
-from .images import check_output, grid, png_bytes, resize, to_pil, write_atomic
+from .files import check_output, write_atomic
+from .images import grid, png_bytes, resize, to_pil
 from .progress import Callback, in_notebook
 from .runs import Run
 from .scenes import pairs, scenes, write_scenes

@@ -33,7 +33,8 @@ from .comparison import COUNTS, Comparison, compare
 from .experiment import permutation_p
 from .features import WeightsMissing
 from .fid import UNTRANSLATED
-from .images import check_output, data_uri, grid, jpeg_bytes, resize, to_pil, utf8, write_atomic
+from .files import check_output, utf8, write_atomic
+from .images import data_uri, grid, jpeg_bytes, resize, to_pil
 from .lineup import TITLES
 from .runs import Run, render
 from .system import recipe_to_dict

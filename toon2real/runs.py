@@ -27,20 +27,8 @@ from filelock import FileLock, Timeout
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .engine import commit, environment  # noqa: F401
-from toon2real.images import (
-    WriteError,
-    check_choice,
-    data_uri,
-    given_path,
-    jpeg_bytes,
-    open_image,
-    open_regular,
-    png_bytes,
-    read_json,
-    to_uint8,
-    utf8,
-    write_atomic,
-)
+from .files import WriteError, check_choice, given_path, open_regular, read_json, utf8, write_atomic
+from .images import data_uri, jpeg_bytes, open_image, png_bytes, to_uint8
 from .system import Recipe, System, load_system_state, recipe_from_dict, recipe_to_dict, system_state
 from toon2real.weights import (
     SHIPPED,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .images import check_choice, check_range
+from .files import check_choice, check_range
 from .painter import SKIES, Scene
 from .places import render
 

@@ -22,8 +22,9 @@ from scipy import ndimage
 from scipy.fft import dctn
 from scipy.sparse.csgraph import connected_components
 
+from .files import in_background
 from .films import FilmError, decode, open_film, picture, timecode
-from .images import in_background, jpeg_bytes
+from .images import jpeg_bytes
 
 # %% ../nbs/07_scores.ipynb #da79b270
 _MOST = {"dark": 1, "flat": 1, "duplicate": 64, "colour": 1, "blend": 1, "bars": 0.5}  # of thresholds

@@ -10,7 +10,7 @@ __all__ = ['EpochStepper']
 # %% ../nbs/49_stepper.ipynb #f827f769
 import traitlets as T
 
-from .images import check_choice
+from .files import check_choice
 from .lineup import Lineup
 from .live import PictureWidget, static
 from .runs import SAMPLE_COLUMNS, Run

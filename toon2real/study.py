@@ -24,7 +24,8 @@ import pandas as pd
 import traitlets as T
 from fastcore.basics import patch
 
-from .images import check_choice, check_range, check_shape, data_uri, jpeg_bytes, read_json, to_pil, utf8
+from .files import check_choice, check_range, check_shape, read_json, utf8
+from .images import data_uri, jpeg_bytes, to_pil
 from .live import PictureWidget, static
 from .page import static_page
 from .scenes import scenes

@@ -29,7 +29,8 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from .data import Batch, random_state, upload
-from .images import check_shape, check_tensor
+from .files import check_shape
+from .images import check_tensor
 
 # %% ../nbs/19_system.ipynb #5cb2b8db
 def _kinds(cls: type) -> dict:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from .comparison import COUNTS, Comparison
-from .images import check_output, printable, utf8, write_atomic
+from .files import check_output, printable, utf8, write_atomic
 from .runs import Run
 from .system import recipe_to_dict
 

@@ -24,7 +24,8 @@ from fastcore.basics import patch
 from PIL import Image
 
 from .engine import choose_precision
-from .images import check_choice, check_range, resize, to_tensor, to_uint8
+from .files import check_choice, check_range
+from .images import resize, to_tensor, to_uint8
 from .scores import TILE as SMALL
 from .system import System
 from .weights import looking

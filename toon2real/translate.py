@@ -27,22 +27,10 @@ from fastcore.basics import chunked, patch
 from PIL import Image
 from tqdm import tqdm
 
+from .files import WriteError, atomic, check_range, given_path, printable
 from .films import FILM_SUFFIXES, FilmError, Writer, decode, open_film, picture
 from .generator import Generator, read_state
-from toon2real.images import (
-    IMAGE_SUFFIXES,
-    ImageError,
-    WriteError,
-    atomic,
-    check_pixels,
-    check_range,
-    given_path,
-    open_image,
-    printable,
-    resize,
-    to_pil,
-    upright,
-)
+from .images import IMAGE_SUFFIXES, ImageError, check_pixels, open_image, resize, to_pil, upright
 from .outputs import FolderReport, Plan, TranslateError, same_file, save_image
 from .runs import Run
 from .system import Recipe, System, usable

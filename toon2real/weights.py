@@ -24,8 +24,9 @@ from safetensors.torch import save as save_tensors
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from . import __version__
+from .files import check_choice, check_shape, open_regular, write_atomic
 from .generator import read_state
-from .images import check_choice, check_shape, open_regular, to_tensor, to_uint8, write_atomic
+from .images import to_tensor, to_uint8
 from .system import Recipe, System, recipe_from_dict, recipe_to_dict
 
 # %% ../nbs/24_weights.ipynb #42babf17
