@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from toon2real import files, photos
-from toon2real.catalogue import Catalogue
+from toon2real.curate import Catalogue  # with its methods of `picks`
 from toon2real.images import list_images, open_image
 from toon2real.photos import Busy, Flickr, Gone, PhotoError, Web, download, photos_command
 
