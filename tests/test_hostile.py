@@ -589,7 +589,7 @@ def test_a_kill_between_checksum_and_history_is_no_change(run, monkeypatch):
             raise KeyboardInterrupt
         write_atomic(path, data)
 
-    monkeypatch.setattr("toon2real.runs.write_atomic", killed)
+    monkeypatch.setattr("toon2real.journal.write_atomic", killed)
     with pytest.raises(KeyboardInterrupt):
         run.add_row({"epoch": 4, "G_r": 0.1})
     with warnings.catch_warnings():

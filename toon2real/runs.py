@@ -8,36 +8,28 @@ Docs: https://toon2real.github.io/toon2real/runs.html.md"""
 __all__ = ['Run']
 
 # %% ../nbs/25_runs.ipynb #4313be0d
-import hashlib
-import io
-import json
 import re
 import shlex
 import time
 import warnings
-from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from fastcore.basics import patch
-from filelock import FileLock, Timeout
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .engine import commit, environment  # noqa: F401
-from .files import WriteError, check_choice, given_path, open_regular, read_json, utf8, write_atomic
+from .files import check_choice, given_path, write_atomic
 from .images import data_uri, jpeg_bytes, open_image, png_bytes, to_uint8
-from .system import Recipe, System, load_system_state, recipe_from_dict, recipe_to_dict, system_state
+from .journal import Journal, ranges, recipe_in
+from .system import Recipe, System, load_system_state, recipe_to_dict, system_state
 from toon2real.weights import (
     SHIPPED,
     RunError,
     as_kept,  # noqa: F401
     at_most,
     check_name,
-    checksum,
-    is_intact,
     load_weights,
     looking,
     read_about,
@@ -47,106 +39,13 @@ from toon2real.weights import (
     write_tensors,
 )
 
-# %% ../nbs/25_runs.ipynb #ec80d229
-_TEXT = str, type(None)
-_FACTS = {"*": (*_TEXT, int, float)}
-_DOMAIN = {"source": _TEXT, "images": int, "hash": str}
-_SHOWN = "metric", "main", "extractor", "images"  # of the judge, in tables and figures
-_JUDGE = {"n": int, "seed": int, "available": dict, "untranslated": dict, "floor": dict}
-_ABOUT = {  # what run.json may say
-    "recipe": dict,
-    "until?": int,
-    "created?": str,
-    "command?": (list, type(None)),
-    "options?": _FACTS,
-    "environment?": {"torch": str, "device": str, "threads": int} | _FACTS,
-    "data?": {"cartoon": _DOMAIN, "photo": _DOMAIN, "*": _DOMAIN},
-    "samples?": {"cartoon": {"hash": str}, "photo": {"hash": str}},
-    "judge?": _JUDGE | dict.fromkeys(_SHOWN, str),
-}
-
-
-def _read_run_json(file: Path) -> dict:
-    "The content of a run.json; ValueError if it is invalid or has control characters"
-    about = read_json(file, _ABOUT)
-    texts = [about.get("judge", {}).get(name, "") for name in _SHOWN]
-    if not "".join(texts).isprintable():
-        raise ValueError(f"judge has control characters in {texts}")
-    return about
-
-
-def _recipe_in(about: dict, file: Path) -> Recipe:
-    "The recipe in a file's metadata; RunError that names the file if there is no such system"
-    try:
-        return recipe_from_dict(about["recipe"])
-    except (TypeError, ValueError) as e:
-        raise RunError(f"{file}: {e}") from e
-
-# %% ../nbs/25_runs.ipynb #119e4cc0
-class Run:
+# %% ../nbs/25_runs.ipynb #0bf97b9c
+class Run(Journal):
     "A training on disk, for reading (`Run(path)`) and, by the trainer, for writing (`Run.create`)"
-
-    def __init__(self, path: Path):
-        self.path = given_path(path)
-        file = self.path / "run.json"
-        try:
-            self.about = _read_run_json(file)
-        except FileNotFoundError:
-            raise RunError(f"{self.path} is not a run: it has no run.json") from None
-        except (OSError, ValueError) as e:
-            raise RunError(f"{file} is damaged ({e}): restore it from a copy") from e
-        if not is_intact(self.about):
-            warnings.warn(f"{file} was changed after the training wrote it: its content may be wrong", stacklevel=2)
-        self.about.pop("sha256", None)
-
-    def update(self, **about):
-        "Write these entries into run.json"
-        self.about |= about
-        whole = self.about | {"sha256": checksum(self.about)}
-        write_atomic(self.path / "run.json", utf8(json.dumps(whole, indent=2, ensure_ascii=False)))
-
-    @property
-    def recipe(self) -> Recipe:
-        return _recipe_in(self.about, self.path / "run.json")
-
-    @property
-    def name(self) -> str:
-        return self.path.name
 
     def __repr__(self):
         until = self.about.get("until", self.recipe.total_epochs)
         return f"Run({str(self.path)!r}): {self.recipe.name}, {len(self.history)} of {until} epochs"
-
-# %% ../nbs/25_runs.ipynb #8fb21e20
-@patch
-@contextmanager
-def locked(self: Run, patience: float = 0.3):
-    "Lock the run while writing to it; RunError if another process keeps it locked"
-    lock = FileLock(self.path / ".lock")
-    try:
-        held = lock.acquire(timeout=patience)
-    except Timeout:
-        raise RunError(
-            f"{self.path} is being trained or judged by another process: wait for it, or choose another name"
-        ) from None
-    except OSError as e:
-        raise WriteError(f"{self.path} cannot be written ({e}): free some space, or choose another folder") from e
-    with held:
-        yield self
-
-
-@patch(as_prop=True)
-def running(self: Run) -> bool:
-    "Is a process training or judging this run right now?"
-    if not (self.path / ".lock").exists():
-        return False
-    try:
-        with self.locked(patience=0):
-            return False
-    except RunError:
-        return True
-    except WriteError:  # nobody may write to this folder: it is a run that came with the library
-        return False
 
 # %% ../nbs/25_runs.ipynb #281c44c4
 @patch(as_prop=True)
@@ -187,152 +86,6 @@ def refuse_taken(path: Path):
         raise RunError(f"{path} already holds a run: continue it with {Run(path).how_to_go_on}, or choose another name")
     if path.exists() and (not path.is_dir() or others):
         raise RunError(f"{path} exists and is not a run: choose another name")
-
-
-@patch
-def check_there(self: Run):
-    "RunError if the run was removed or renamed during its training"
-    if not (self.path / "run.json").exists():
-        raise RunError(f"{self.path} was removed or renamed while it was trained: bring it back, and resume it")
-
-# %% ../nbs/25_runs.ipynb #66203e48
-@patch
-def refresh(self: Run) -> Run:
-    "Read run.json again, as the process that trains may have changed it"
-    self.about = Run(self.path).about
-    return self
-
-
-@patch(as_prop=True)
-def progress(self: Run) -> dict | None:
-    "Where the training is: state, step, epoch, smoothed losses, pairs a second, seconds left; None if it says nothing"
-    try:
-        status = read_json(self.path / "progress.json")
-    except (OSError, ValueError):
-        return None
-    if status.get("state") == "training" and not self.running:
-        status["state"] = "cut off"
-    return status
-
-
-@patch(as_prop=True)
-def preview(self: Run):
-    "The newest translations that the training has shown, under their cartoons: a PIL image; None if there are none"
-    file = self.path / "preview.jpg"
-    return open_image(file) if file.exists() else None
-
-# %% ../nbs/25_runs.ipynb #a51f7214
-@patch
-def stop(self: Run):
-    "Ask the process that trains this run to finish its step, save and end"
-    if not self.running:
-        raise RunError(f"{self.path} is not being trained: there is nothing to stop")
-    write_atomic(self.path / "stop", b"")
-
-
-@patch(as_prop=True)
-def stop_requested(self: Run) -> bool:
-    return (self.path / "stop").exists()
-
-
-@patch
-def forget_stop(self: Run):
-    "Remove a request that was obeyed, or came too late"
-    (self.path / "stop").unlink(missing_ok=True)
-
-# %% ../nbs/25_runs.ipynb #191ba222
-def _ranges(numbers: list[int]) -> str:
-    "1, 2, 3, 7 as '1-3, 7'"
-    ranges = []
-    for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
-        neighbours = [n for _, n in group]
-        first, last = neighbours[0], neighbours[-1]
-        ranges.append(f"{first}-{last}" if last > first else str(first))
-    return ", ".join(ranges) or "none"
-
-# %% ../nbs/25_runs.ipynb #7192874e
-@patch(as_prop=True)
-def history(self: Run) -> pd.DataFrame:
-    "One row an epoch: step, pairs seen, seconds, rate, the mean of each loss term, metrics where they were computed"
-    file = self.path / "history.csv"
-    data = b""
-    rows = pd.DataFrame({"epoch": pd.Series(dtype=int)})
-    try:
-        if file.exists():
-            with open_regular(file) as f:
-                data = f.read()
-            rows = pd.read_csv(io.BytesIO(data))
-            _check_rows(rows.astype("float64"))  # raises if somebody's spreadsheet has made text of it
-    except (OSError, ValueError, KeyError) as e:
-        raise RunError(f"{file} is damaged ({e}): restore it from a copy, or remove it and history.sha256") from e
-    self._check_history(data, rows)
-    return rows
-
-
-def _check_rows(rows: pd.DataFrame):
-    "ValueError unless epochs are increasing whole numbers and the other counts are possible"
-    counted = rows[["epoch", *({"pairs", "seconds"} & set(rows))]]
-    if not ((counted >= 0) & (counted < 1e12)).all(axis=None):
-        raise ValueError("impossible epochs, pairs or seconds")
-    if (rows.epoch % 1 != 0).any() or (rows.epoch.diff() <= 0).any():
-        raise ValueError("epochs that are not increasing whole numbers")
-
-# %% ../nbs/25_runs.ipynb #23be3348
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-@patch
-def _check_history(self: Run, data: bytes, rows: pd.DataFrame):
-    "A warning if history.csv is not as the training wrote it; RunError if it is gone"
-    file = self.path / "history.csv"
-    digests = self.path / "history.sha256"
-    if not data:
-        self.check_there()
-    lines = digests.read_text("utf-8", "replace").splitlines() if digests.is_file() else []
-    if not lines or any(line.startswith(_sha256(data)) for line in lines):
-        return
-    if not data:
-        raise RunError(f"{file} is missing: restore it from a copy, or remove history.sha256 to continue without it")
-    epochs = lines[-1].partition(" ")[2]
-    warnings.warn(
-        f"{file} was changed after the training wrote it: "
-        f"it was written with the epochs {epochs} and has {_ranges(rows.epoch.tolist())}",
-        stacklevel=3,
-    )
-
-
-@patch
-def _write_history(self: Run, rows: pd.DataFrame):
-    "Replace the history and its checksum"
-    self.check_there()
-    file = self.path / "history.csv"
-    digests = self.path / "history.sha256"
-    before = file.read_bytes() if file.is_file() else b""
-    data = rows.to_csv(index=False).encode()
-    new = f"{_sha256(data)} {_ranges(rows.epoch.tolist())}"
-    write_atomic(digests, f"{_sha256(before)}\n{new}".encode())
-    write_atomic(file, data)
-    write_atomic(digests, new.encode())
-
-# %% ../nbs/25_runs.ipynb #e2f36257
-@patch
-def add_row(self: Run, row: dict):
-    "Append an epoch, or replace it and what follows"
-    rows = self.history
-    rows = rows[rows.epoch < row["epoch"]]
-    row = pd.DataFrame([row])
-    self._write_history(pd.concat([rows, row], ignore_index=True) if len(rows) else row)
-
-
-@patch
-def truncate(self: Run, epoch: int):
-    "Drop what was recorded after `epoch`, and what a kill left half-written"
-    for part in self.path.rglob(".*.tmp"):
-        part.unlink()
-    rows = self.history
-    if (rows.epoch > epoch).any():
-        self._write_history(rows[rows.epoch <= epoch])
 
 # %% ../nbs/25_runs.ipynb #de6c8a87
 SAMPLE_COLUMNS = ("cartoon", "to_photo", "cartoon_back", "photo", "to_cartoon", "photo_back")
@@ -390,7 +143,7 @@ def _pick(self: Run, epoch: int | None, kept: list[int], what: str) -> int:
     if epoch is None:
         return kept[-1]
     if epoch not in kept:
-        raise RunError(f"{self.path} holds no {what} of epoch {epoch}: it has {_ranges(kept)}")
+        raise RunError(f"{self.path} holds no {what} of epoch {epoch}: it has {ranges(kept)}")
     return epoch
 
 
@@ -420,55 +173,12 @@ def sample_bytes(
     check_choice(samples, column=column)
     return jpeg_bytes(np.concatenate(list(samples[column]), axis=1), 92)
 
-# %% ../nbs/25_runs.ipynb #df6f4c43
-@patch
-def same_judge(self: Run, about: dict) -> bool:
-    "Are numbers of this judge comparable with those that the run has?"
-    old = self.about.get("judge")
-    terms = "metric", "n", "seed", "extractor", "available", "images"
-    return bool(old) and all(old[term] == about[term] for term in terms)
-
-
-@patch
-def judged_by(self: Run, about: dict):
-    "Note what metrics are measured on (`Judge.about`); metrics by another judge are removed"
-    old = self.about.get("judge")
-    if old == about:
-        return
-    rows = self.history
-    if old and not self.same_judge(about) and set(rows) & set(old["untranslated"]):
-        self._write_history(rows.drop(columns=list(old["untranslated"]), errors="ignore"))
-    self.update(judge=about)
-
-
-@patch
-def add_metrics(self: Run, epoch: int, metrics: dict):
-    "Put an evaluation into the row of its epoch"
-    rows = self.history
-    if epoch not in set(rows.epoch):
-        raise RunError(f"{self.path} has no epoch {epoch} in its history: it has {_ranges(rows.epoch.tolist())}")
-    rows.loc[rows.epoch == epoch, list(metrics)] = list(metrics.values())
-    self._write_history(rows)
-
-# %% ../nbs/25_runs.ipynb #8d42dfa7
-@patch(as_prop=True)
-def metric(self: Run) -> str | None:
-    "The metric that the best epoch is best by, lower is better; None if the run was never judged"
-    return self.about.get("judge", {}).get("metric")
-
 
 @patch(as_prop=True)
-def judged(self: Run) -> pd.DataFrame:
-    "The rows of the history that have metrics, by epoch"
-    rows = self.history.set_index("epoch")
-    return rows[rows[self.metric].notna()] if self.metric in rows else rows.iloc[:0]
-
-
-@patch(as_prop=True)
-def best(self: Run) -> int | None:
-    "The epoch with the lowest `metric`"
-    rows = self.judged
-    return int(rows[self.metric].idxmin()) if len(rows) else None
+def preview(self: Run):
+    "The newest translations that the training has shown, under their cartoons: a PIL image; None if there are none"
+    file = self.path / "preview.jpg"
+    return open_image(file) if file.exists() else None
 
 # %% ../nbs/25_runs.ipynb #95f55897
 @patch
@@ -530,7 +240,7 @@ def load_checkpoint(self: Run) -> tuple[int, dict[str, torch.Tensor]]:
         except RunError as e:
             warnings.warn(f"{e}. Using the checkpoint before it", stacklevel=2)
             continue
-        self._check_recipe(_recipe_in(about, file))
+        self._check_recipe(recipe_in(about, file))
         return step, tensors
     raise RunError(f"{self.path} holds no sound checkpoint: start a new training in another folder")
 
