@@ -1,6 +1,7 @@
 "The command line: train, resume, translate, and errors that fit in a line"
 
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -169,3 +170,17 @@ def test_nbdev_test_takes_the_spelling_of_nbdev_2(monkeypatch):
     monkeypatch.setattr(cli.sys, "argv", ["nbdev_test", "--n_workers", "2", "nbs/00_images.ipynb"])
     cli.nbdev_test()
     assert called == [["nbdev-test", "--n-workers", "2", "nbs/00_images.ipynb"]]
+
+
+def test_names_in_wide_letters_leave_tables_in_columns(folders, tmp_path, capsys):
+    folder = tmp_path / "夏の風景"
+    shutil.copytree(folders / "cartoon", folder)
+    assert main(["curate", str(tmp_path / "c.sqlite"), "--sources", str(folder), "--val", "0.5", "--independent"]) == 0
+    head, *rows = said(capsys)[0].splitlines()[:3]
+    assert head.split() == ["source", "split", "frames"]
+    assert [len(row) for row in rows] == [len(head) - 4] * 2  # each of the four letters is two columns wide
+
+
+def test_one_input_without_a_result_is_one_input(tmp_path, capsys):
+    assert main(["translate", "toon2real", str(tmp_path / "missing.png"), "--out", str(tmp_path / "out")]) == 1
+    assert said(capsys)[1] == ["toon2real: without a whole result: 1 input, see above"]

@@ -291,6 +291,24 @@ def test_the_recorded_command_is_printed_as_a_shell_reads_it(copies):
     assert shlex.split(command.replace("\\\n", "")) == words  # a shell joins lines at the backslash
 
 
+def test_the_page_names_what_it_was_made_with(trained, tmp_path):
+    given = {"cartoon": trained.parent / "val_cartoon", "photo": trained.parent / "val_photo", "seed": 3}
+    told = R.report(trained, tmp_path / "report.html", pictures=1, failures=0, extractor="simple", **given).read_text()
+    for words in (r"--cartoon \S*val_cartoon", r"--photo \S*val_photo", "--seed 3"):
+        assert re.search(words, told)
+
+
+def test_stills_are_counted_where_a_manifest_tells_them(page, copies):
+    folder, change = copies
+    assert ">stills<" not in page.read_text()
+    data = about_of(folder / "toon2real")["data"]
+    data["photo"]["stills"] = 2
+    for run in folder.iterdir():
+        change(run.name, data=data)
+    told = R.report(folder, folder.parent / "report.html", pictures=1, failures=0, extractor="simple").read_text()
+    assert ">stills<" in told
+
+
 @pytest.fixture(scope="module")
 def browser():
     "A Chromium, or a skip"

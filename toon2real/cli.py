@@ -364,6 +364,7 @@ def report(
 
 def translate_function():
     "`toon2real translate`; made on demand, as its options need torch"
+    from toon2real.files import counted
     from toon2real.translate import translate_command
 
     @wraps(translate_command)
@@ -371,7 +372,9 @@ def translate_function():
         made = translate_command(*args, **kwargs)
         print(made)
         if made.skipped or made.partial:
-            raise ValueError(f"{len(made.skipped) + len(made.partial)} inputs have no whole result: see above")
+            raise ValueError(
+                f"without a whole result: {counted(len(made.skipped) + len(made.partial), 'input')}, see above"
+            )
 
     return translate
 
@@ -397,9 +400,12 @@ def _run(name: str, args: list[str]):
     command = getattr(importlib.import_module(module), attribute)
     if command in (train_class, translate_function):
         command = command()
-    asked = _parsed(command, name, args)
-    if callable(asked):
-        asked(["toon2real", name, *args])
+    import pandas as pd
+
+    with pd.option_context("display.unicode.east_asian_width", True):  # wide letters take two columns
+        asked = _parsed(command, name, args)
+        if callable(asked):
+            asked(["toon2real", name, *args])
     sys.stdout.flush()
 
 

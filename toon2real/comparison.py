@@ -213,7 +213,9 @@ def _measured(cmp: Comparison) -> pd.DataFrame:
         FLOOR: judge.floor | recorded.get("floor", {}),
         UNTRANSLATED: judge.untranslated | recorded["untranslated"],
     }
-    for name, (run, which, epoch) in tqdm(cmp.row_epochs.items(), "judging", disable=not cmp.progress, leave=False):
+    for name, (run, which, epoch) in tqdm(
+        cmp.row_epochs.items(), "judging", unit="row", disable=not cmp.progress, leave=False
+    ):
         rows[name] = _facts(run, which, epoch) | _metrics(cmp, run, epoch)
     columns = "system", "seed", "epoch", "which", "pairs", "seconds", "parameters", *judge.untranslated, "paper"
     table = pd.DataFrame(list(rows.values()), list(rows), columns)

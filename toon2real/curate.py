@@ -135,7 +135,7 @@ def _split_films(self: Catalogue, df: pd.DataFrame, val: float, seed: int, again
     films = films[films.kept > 0]
     if val and len(films) < 2:
         raise CurateError(
-            f"{self.path}: a split by film needs two or more films with kept frames, here are {len(films)}. Add films, "
+            f"{self.path}: a split by film needs two or more sources with kept frames, not {len(films)}. Add films, "
             "name those of a folder of stills by --group, or split independent stills by --independent"
         )
     if again:
@@ -425,7 +425,7 @@ def _tell(self: Curation, cat: Catalogue):
     "Print what the catalogue holds"
     known = cat.films()
     status = ", ".join(f"{n} {name}" for name, n in known.status.value_counts().items())
-    print(printable(f"{cat.path}: {counted(len(known), 'film')} ({status})"))
+    print(printable(f"{cat.path}: {counted(len(known), 'source')} ({status})"))
     usual = vars(Thresholds())
     changed = {name: value for name, value in vars(cat.thresholds).items() if value != usual[name]}
     if changed:

@@ -106,7 +106,9 @@ def judge_run(
         known = set(run.judged.index) if run.same_judge(judge.about) and not again else set()
         run.judged_by(judge.about)
         epochs = sorted(set(run.weight_epochs) & set(run.history.epoch) - known)
-        for epoch in tqdm(epochs, desc=f"judging {run.name}", disable=not (progress and epochs), leave=False):
+        for epoch in tqdm(
+            epochs, desc=f"judging {run.name}", unit="epoch", disable=not (progress and epochs), leave=False
+        ):
             run.add_metrics(epoch, judge(translated(run, epoch, cartoons[judge.index])))
     return run.judged.filter(list(judge.untranslated))
 

@@ -383,8 +383,11 @@ def report(
         about = {"results": results(cmp), "verdict": verdict, "no_table": None}
     except (ValueError, WeightsMissing) as error:
         about = {"results": None, "verdict": ["There is no table."], "no_table": str(error)}
-    until = ["--until", cmp.until] if cmp.until else []
-    again = command_line(["toon2real", "report", *[run.path for run in cmp.runs], *until])
+    again = ["toon2real", "report", *[run.path for run in cmp.runs]]
+    for name in ("cartoon", "photo", "seed", "until"):
+        value = getattr(cmp, name)
+        if isinstance(value, str | Path | int) and value:
+            again += [f"--{name}", value]
     page = render(
         "report.html.j2",
         **about,
@@ -408,7 +411,7 @@ def report(
         film=film(cmp, epochs),
         recipes=recipes(cmp),
         chosen=partial(chosen, cmp),
-        commands="\n\n".join([*map(command, cmp.runs), again]),
+        commands="\n\n".join([*map(command, cmp.runs), command_line(again)]),
     )
     write_atomic(out, utf8(_without_folders(page, cmp)))
     return Path(out)
