@@ -298,6 +298,14 @@ def test_the_page_names_what_it_was_made_with(trained, tmp_path):
         assert re.search(words, told)
 
 
+def test_the_page_says_whose_best_epoch_another_judge_chose(copies):
+    folder, change = copies
+    judge = about_of(folder / "toon2real")["judge"] | {"extractor": "Inception(768)"}
+    change("toon2real", judge=judge)
+    told = R.report(folder, folder.parent / "report.html", pictures=1, failures=0, extractor="simple").read_text()
+    assert "toon2real: its best epoch was chosen by another judge (Inception(768), N = " in told
+
+
 def test_stills_are_counted_where_a_manifest_tells_them(page, copies):
     folder, change = copies
     assert ">stills<" not in page.read_text()

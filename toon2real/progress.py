@@ -227,7 +227,7 @@ def _judged(judged: dict | None) -> str:
     return "{metric} {value:.4g} (best {best:.4g}, epoch {best_epoch})".format(**judged) if judged else ""
 
 # %% ../nbs/33_progress.ipynb #5760d463
-def _beside_the_bar(status: dict) -> str:
+def _numbers(status: dict) -> str:
     "Epoch, last evaluation and smoothed losses, in this order: a narrow terminal cuts off the end"
     losses = " ".join(f"{name} {value:.3f}" for name, value in status["losses"].items())
     parts = [f"epoch {status['epoch']}/{status['until']}", _judged(status["judged"]), losses]
@@ -248,11 +248,12 @@ class _Bar(Callback):
             initial=trainer.step * batch,
             mininterval=0.5 if os.isatty(2) else 30,
             dynamic_ncols=True,
+            bar_format="{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
         )
 
     def losses(self, trainer):
         with suppress(OSError):  # the terminal was closed
-            self.bar.set_postfix_str(_beside_the_bar(trainer.status()), refresh=False)
+            self.bar.set_postfix_str(_numbers(trainer.status()), refresh=False)
             self.bar.update(trainer.step * trainer.recipe.batch - self.bar.n)
 
     def end(self, trainer):
