@@ -167,9 +167,9 @@ def test_nbdev_test_takes_the_spelling_of_nbdev_2(monkeypatch):
     called = []
     monkeypatch.setattr(cli.shutil, "which", lambda *_, **__: "nbdev-test")
     monkeypatch.setattr(cli.subprocess, "call", called.append)
-    monkeypatch.setattr(cli.sys, "argv", ["nbdev_test", "--n_workers", "2", "nbs/00_images.ipynb"])
+    monkeypatch.setattr(cli.sys, "argv", ["nbdev_test", "--n_workers", "2", "nbs/01_images.ipynb"])
     cli.nbdev_test()
-    assert called == [["nbdev-test", "--n-workers", "2", "nbs/00_images.ipynb"]]
+    assert called == [["nbdev-test", "--n-workers", "2", "nbs/01_images.ipynb"]]
 
 
 def test_names_in_wide_letters_leave_tables_in_columns(folders, tmp_path, capsys):
