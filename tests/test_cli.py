@@ -181,6 +181,19 @@ def test_names_in_wide_letters_leave_tables_in_columns(folders, tmp_path, capsys
     assert [len(row) for row in rows] == [len(head) - 4] * 2  # each of the four letters is two columns wide
 
 
+def test_a_run_without_held_out_pictures_is_said_to_be_judged_on_its_own(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    pictures = []
+    for kind in ("cartoon", "photo"):
+        write_scenes(tmp_path / kind, 8, kind, side=72)
+        pictures.append(f"--{kind}={tmp_path / kind}")
+    assert main(["train", *pictures, "--run", run, "patchwise", *SMALL]) == 0
+    assert main(["evaluate", run, "--extractor", "simple"]) == 0
+    assert "note: Patchwise had no pictures held out, so it is judged on those it was trained on" in said(capsys)[0]
+    assert main(["evaluate", run, "--extractor", "simple", *pictures]) == 0
+    assert "note:" not in said(capsys)[0]
+
+
 def test_one_input_without_a_result_is_one_input(tmp_path, capsys):
     assert main(["translate", "toon2real", str(tmp_path / "missing.png"), "--out", str(tmp_path / "out")]) == 1
     assert said(capsys)[1] == ["toon2real: without a whole result: 1 input, see above"]

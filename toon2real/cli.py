@@ -248,13 +248,16 @@ def evaluate(what: Paths, on: OmitArgPrefixes[Judging] = BY_DEFAULT, again: bool
 def _evaluate_run(path: Path, on: Judging, again: bool):
     "Judge the kept epochs of a run"
     from toon2real.experiment import judge_run
+    from toon2real.lineup import Lineup, lacks
     from toon2real.runs import Run
     from toon2real.tables import plain
 
     run = Run(path)
     table = judge_run(run, on.cartoon, on.photo, on.n, on.seed, on.extractor, again, progress=sys.stderr.isatty())
-    _say(f"{run!r}\n{_terms(run.about['judge'])}\nbest by {run.metric}: epoch {run.best}\n")
-    _say(f"{plain(table)}\n\nall epochs, with their losses: {run.path / 'history.csv'}\n")
+    _say(f"{run!r}\n{_terms(run.about['judge'])}\nbest by {run.metric}: epoch {run.best}")
+    for note in lacks(Lineup([run]), given=bool(on.cartoon or on.photo)):
+        _say(f"note: {note}")
+    _say(f"\n{plain(table)}\n\nall epochs, with their losses: {run.path / 'history.csv'}\n")
 
 
 def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
