@@ -509,7 +509,7 @@ def test_odd_files(tmp_path, toon2real):
     (d / "no\x1b[2Jfilm.mp4").write_text("no film")
     said = toon2real("curate", tmp_path / "c.sqlite", "--no-progress", "--sources", d)
     assert said.count("no file (a broken link") == 4 and "its name is not UTF-8" in said
-    assert "\x1b" not in said and r"no\x1b[2Jfilm.mp4" in said and "2 films" in said and "1 done" in said
+    assert "\x1b" not in said and r"no\x1b[2Jfilm.mp4" in said and "2 sources" in said and "1 done" in said
 
 
 def test_full_disk_and_interrupt(films, tmp_path, monkeypatch):

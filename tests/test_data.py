@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from toon2real import data, images
+from toon2real import data
 from toon2real.data import DataError, Domain, Pairs
 from toon2real.images import ImageError, list_images
 
@@ -240,7 +240,7 @@ def test_full_disk(tmp_path, monkeypatch):
     def full(*a):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DataError, match="No space left.*cache=.*TOON2REAL_CACHE"):
         Domain.open(src, 32, cache=tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*/*.bin")) and not parts(tmp_path / "cache")
