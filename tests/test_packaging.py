@@ -20,15 +20,8 @@ ini = ini["DEFAULT"]
 toml = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
 notebooks = sorted((root / "nbs").rglob("[0-9a-z]*.ipynb"))
 BLOCKED = ["nbdev", "execnb", "jupyter", "jupyterlab", "IPython", "ipykernel", "ipywidgets", "anywidget", "tensorboard"]
-LAB = [
-    "live",
-    "picker",
-    "monitor",
-    "stepper",
-    "side_by_side",
-    "study",
-    "widgets",
-]  # modules of the widgets, which need anywidget
+# modules of the widgets, which need anywidget
+LAB = ["live", "picker", "monitor", "stepper", "side_by_side", "study", "widgets"]
 
 
 ALONE = """
