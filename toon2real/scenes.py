@@ -97,7 +97,7 @@ CREDITS = (
     "Directed by\nA. Seed\n\nPainted by\nThe Noise Brothers\n\nSun and moon\nthemselves\n\nClouds\nB. Spline\n\nTHE END"
 )
 
-STORY = [  # what is special about each shot of a scene, in order; the third comes back before the last
+STORY = [  # what is special about each shot of a scene, in order; the second comes back before the last
     {"time": 0.95, "fade_in": 1.2},
     {"time": 0.85},
     {},
