@@ -109,6 +109,14 @@ def test_judge_compare_report(folders, tmp_path, capsys):
     assert main(["evaluate", str(a), "--out", "x.csv"]) == 1 and "--out x.csv is for folders" in said(capsys)[1][-1]
 
 
+def test_what_is_trained_on_is_not_held_out(folders, tmp_path, capsys):
+    pictures = [f"--{val}{kind}={folders / kind}" for val in ("", "val-") for kind in ("cartoon", "photo")]
+    assert main(["train", *pictures, "--run", str(tmp_path / "run"), "toon2real", *SMALL]) == 1
+    _, lines = said(capsys)
+    assert len(lines) == 1 and f"{folders / 'cartoon'} is trained on" in lines[0] and "--val-cartoon" in lines[0]
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("system", ["cartoon2real", "unit"])
 def test_other_systems(folders, tmp_path, system):
     args = [

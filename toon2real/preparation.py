@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .data import Domain, Pairs, choose, load_side
+from .data import Domain, Pairs, choose, in_both, load_side
 from .engine import choose_precision, environment, settle_threads
 from .features import best_extractor
 from .fid import Judge, judge_of
-from .files import check_range, check_shape, printable
+from .files import check_range, check_shape, counted, printable
 from .images import to_tensor
+from .outputs import same_file
 from .progress import Record, TensorBoard, display_progress
 from .runs import Run
 from .sources import read_manifest
@@ -65,6 +66,17 @@ def refuse_both_splits(pictures):
     folder = Path(pictures) if isinstance(pictures, str | os.PathLike) else None
     if folder and (folder / "train").is_dir() and (folder / "val").is_dir():
         raise ValueError(f"{folder} holds train/ and val/, which is held out: train on {folder / 'train'}")
+
+# %% ../nbs/36_preparation.ipynb #bd41607e
+def refuse_as_held_out(val, **trained):
+    "ValueError where a folder that is trained on is also given as held out"
+    for (name, pictures), held_out in zip(trained.items(), val or ()):
+        both = pictures, held_out
+        if all(isinstance(given, str | os.PathLike) for given in both) and same_file(*both):
+            raise ValueError(
+                f"{held_out} is trained on, so its pictures are not held out: give other ones as --val-{name}, "
+                "or leave --val-cartoon and --val-photo out (in Python val=(cartoon, photo))"
+            )
 
 # %% ../nbs/36_preparation.ipynb #bf1472aa
 def stills(folder: Path | None) -> int | None:
@@ -201,6 +213,13 @@ def _open_pictures(self: Preparation, cartoon, photo, val):
     if val is not None and (isinstance(val, str) or len(val) != 2):
         raise ValueError("val is no pair: give the held-out pictures as val=(cartoon, photo)")
     self.val = None if val is None else tuple(Domain.open(pictures, recipe.side) for pictures in val)
+    for pictures, held_out in zip((self.cartoon, self.photo), self.val or ()):
+        if self.first and (shared := in_both(held_out, pictures)):
+            warnings.warn(
+                f"{held_out.label}: {len(shared)} of {counted(len(held_out), 'picture')} are trained on too, such as "
+                f"{shared[0].name}: metrics are too good on those, so hold out others",
+                stacklevel=4,
+            )
     self.pairs = Pairs(
         self.cartoon, self.photo, recipe.side, recipe.batch, recipe.seed, self.device, rank=rank, world=world
     )

@@ -21,7 +21,15 @@ import torch
 from fastcore.basics import patch
 
 from .images import to_uint8
-from .preparation import Options, Preparation, as_before, determinism, refuse_both_splits, stills  # noqa: F401
+from toon2real.preparation import (
+    Options,
+    Preparation,
+    as_before,
+    determinism,
+    refuse_as_held_out,
+    refuse_both_splits,
+    stills,  # noqa: F401
+)
 from .progress import Diverged, Meter, NotFinite, Pace, in_words, luma_correlation
 from .runs import Run, refuse_taken, translate_samples
 from .system import Recipe, System, anywhere, by_the_first, html_table, ranks
@@ -50,6 +58,7 @@ class Trainer(Preparation):
         by_the_first(lambda: refuse_taken(run))  # before what may take minutes
         refuse_both_splits(cartoon)
         refuse_both_splits(photo)
+        refuse_as_held_out(val, cartoon=cartoon, photo=photo)
         super().__init__(system, cartoon, photo, Options(**options), val, device, init_from, progress, callbacks)
         begun = dict(command=None, init_from=init_from and str(init_from))  # `toon2real train` puts its command there
         by_the_first(lambda: Run.create(run, self.recipe, self.system, **begun, **self.facts()))
