@@ -79,8 +79,13 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def _check_folder(out: Path):
-    if os.path.exists(out) and not os.path.isdir(out):
-        raise TranslateError(f"{out} is a file: choose a folder for the results")
+    "TranslateError where no folder for results can be made, or nothing be written into it"
+    place = Path(os.path.abspath(out))
+    there = next(filter(os.path.exists, (place, *place.parents)), place)
+    if not os.path.isdir(there):
+        raise TranslateError(f"{there} is no folder: choose one for the results")
+    if not os.access(there, os.W_OK):
+        raise TranslateError(f"{there} may not be written to: choose another folder, or change its permissions")
 
 
 class Plan:
