@@ -10,14 +10,17 @@ __all__ = ['INKS', 'Diverged', 'NotFinite', 'Meter', 'luma_correlation', 'Callba
 
 # %% ../nbs/35_progress.ipynb #5e0d7a06
 import json
+import math
 import os
 import time
 from collections import deque
 from contextlib import suppress
+from itertools import accumulate
 
 import numpy as np
 import torch
 from tqdm import tqdm
+from tqdm.utils import disp_len
 
 from .files import WriteError, printable, write_atomic
 from .images import LUMA, data_uri, grid, jpeg_bytes
@@ -222,16 +225,18 @@ def in_words(status: dict) -> str:
     return ", ".join(words)
 
 
-def _judged(judged: dict | None) -> str:
-    "The last evaluation in words"
-    return "{metric} {value:.4g} (best {best:.4g}, epoch {best_epoch})".format(**judged) if judged else ""
+def _judged(judged: dict | None) -> list[str]:
+    "The last evaluation in words, the more important ones first"
+    words = "{metric} {value:.4g}", "(best {best:.4g}, epoch {best_epoch})"
+    return [part.format(**judged) for part in words] if judged else []
 
 # %% ../nbs/35_progress.ipynb #5760d463
-def _numbers(status: dict) -> str:
-    "Epoch, last evaluation and smoothed losses, in this order: a narrow terminal cuts off the end"
-    losses = " ".join(f"{name} {value:.3f}" for name, value in status["losses"].items())
-    parts = [f"epoch {status['epoch']}/{status['until']}", _judged(status["judged"]), losses]
-    return "  ".join(filter(None, parts))
+def _numbers(status: dict, room: float = math.inf) -> str:
+    "Epoch, last evaluation and smoothed losses, in this order, as far as there is room for letters"
+    losses = [f"{name} {value:.3f}" for name, value in status["losses"].items()]
+    parts = [f"epoch {status['epoch']}/{status['until']}", *_judged(status["judged"]), *losses]
+    texts = accumulate(parts, "{}  {}".format)
+    return max((text for text in texts if len(text) <= room), key=len, default="")
 
 
 class _Bar(Callback):
@@ -253,8 +258,14 @@ class _Bar(Callback):
 
     def losses(self, trainer):
         with suppress(OSError):  # the terminal was closed
-            self.bar.set_postfix_str(_numbers(trainer.status()), refresh=False)
+            self.bar.set_postfix_str(_numbers(trainer.status(), self._room()), refresh=False)
             self.bar.update(trainer.step * trainer.recipe.batch - self.bar.n)
+
+    def _room(self) -> float:
+        "Columns that a terminal has left for numbers"
+        self.bar.set_postfix_str("", refresh=False)
+        digits_to_come = 4
+        return (self.bar.format_dict["ncols"] or math.inf) - disp_len(f"{self.bar}, ") - digits_to_come
 
     def end(self, trainer):
         self.losses(trainer)
@@ -266,12 +277,13 @@ def progress_page(trainer: "Trainer") -> str:
     "The numbers and the curve as HTML"
     status = trainer.status()
     losses = status["losses"]
+    judged = " ".join(_judged(status["judged"]))
     return render(
         "progress.html.j2",
         trainer=trainer,
         status=status,
         words=in_words(status),
-        news=trainer.saved_where() if status["state"] == "stopped" else status["problem"] or _judged(status["judged"]),
+        news=trainer.saved_where() if status["state"] == "stopped" else status["problem"] or judged,
         losses=list(zip(losses.items(), INKS * len(losses))),
         curve=loss_curve(trainer.pace.curve, list(losses)),
     )
