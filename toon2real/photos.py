@@ -167,10 +167,12 @@ def _fill(album: _Album, photos: Iterator[Photo], n: int, side: int, web: Web, r
     "Fetch until the folder holds `n`"
     unreachable = 0  # in a row
     while album.kept < n:
-        if (photo := next(photos, None)) is None:
+        photo = next(photos, None)
+        if photo is None:
             report.note = f"There are no more: {album.kept} of {n}. Give more tags or licences, or a smaller side."
             return
-        state, reason = report.states[photo.id] = _fetch(album, web, photo, side)
+        state, reason = _fetch(album, web, photo, side)
+        report.states[photo.id] = state, reason
         report.new += state == "kept"
         bar.update(state == "kept")
         bar.set_postfix(dict(report.other.most_common(2)), refresh=False)

@@ -145,7 +145,6 @@ def paint_trees(canvas):
         y = min(ground_at(canvas, x) + 0.03 + 0.12 * near, 1.04)
         own = scene.rng(9, k)
         leaf = season.leaf[own.integers(0, 3)]
-        draw, colour = {"round": (_round_tree, leaf), "fir": (_fir, season.fir[0]), "palm": (_palm, MATERIALS["palm"])}[
-            tree
-        ]
+        kinds = {"round": (_round_tree, leaf), "fir": (_fir, season.fir[0]), "palm": (_palm, MATERIALS["palm"])}
+        draw, colour = kinds[tree]
         draw(canvas, x, y, height, own, colour)
