@@ -191,7 +191,7 @@ _SHARE = 0.9  # of each set in a draw
 
 
 class Interval(NamedTuple):
-    "`value` of the full sets, and the range in which 95 % of sets of this size lie"
+    "`value` of the full sets, and the range in which it lies for 95 % of sets of this size"
 
     value: float
     low: float

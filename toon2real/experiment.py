@@ -128,7 +128,7 @@ def permutation_p(
 
     return float(permutation_test((a, b), apart, n_resamples=100_000, alternative="greater").pvalue)
 
-
+# %% ../nbs/41_experiment.ipynb #a8ca093e
 def over_seeds(
     table: pd.DataFrame,  # of a `Comparison`, with several seeds of each system
 ) -> pd.DataFrame:  # a row for each system, at its best and its last epochs, by the score, its main distance and KID

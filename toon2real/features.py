@@ -121,7 +121,7 @@ def _simple(images) -> torch.Tensor:
 
 # %% ../nbs/30_features.ipynb #ec6c9718
 # fmt: off
-# Mean and spread of each statistic over 100 cartoons and 100 photos of `toon2real.scenes`:
+# Mean and spread of each statistic over 100 cartoons and 100 photos of `toon2real.scenes` at 128 pixels:
 # fixed, so that distances have one unit whatever is compared
 _CENTRE = torch.tensor([
     .61, .63, .51, .13, -.03, -.13, -.039, .013, .0019, .15, .16, .078, .33, .58, .83, .2,  # colour
@@ -291,7 +291,7 @@ def _cached(name: str, extractor, depths, n: int, compute) -> dict:
     def file(dims) -> Path:
         return cache_folder() / "features" / f"{name}-{extractor.key(dims)}.npz"
 
-    with suppress(Exception):  # what a damaged file raises, nobody lists
+    with suppress(Exception):  # a damaged file may raise anything
         found = {dims: np.load(file(dims), allow_pickle=False)["features"] for dims in depths}
         if all(len(x) == n for x in found.values()):
             return found
