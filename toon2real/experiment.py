@@ -19,11 +19,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .comparison import *  # noqa: F403
-from .comparison import spare_photos, translated, validation
+from .comparison import Comparison, translated
 from .cyclegan import cartoon2real, toon2real
 from .distances import frechet_features
-from .features import best_extractor, simple_features
-from .fid import judge_of
+from .features import simple_features
 from .lineup import *  # noqa: F403
 from .runs import Run
 from .system import Recipe
@@ -98,10 +97,9 @@ def judge_run(
     "Judge the kept epochs of a run into its history"
     if not run.weight_epochs:
         raise RunError(f"{run.path} holds no weights yet: train it first")
-    cartoons, photos = validation(run, cartoon, photo)
-    spare = spare_photos(run, photo)
-    extractor = best_extractor(extractor)
-    judge = judge_of(cartoons, photos, spare, n, seed=seed, extractor=extractor, progress=progress)
+    alone = Comparison(run, cartoon, photo, n, seed, reps=0, extractor=extractor, progress=progress)
+    judge = alone.judge
+    cartoons = alone.all_pictures[0][judge.index]
     with run.locked():
         known = set(run.judged.index) if run.same_judge(judge.about) and not again else set()
         run.judged_by(judge.about)
@@ -109,7 +107,7 @@ def judge_run(
         for epoch in tqdm(
             epochs, desc=f"judging {run.name}", unit="epoch", disable=not (progress and epochs), leave=False
         ):
-            run.add_metrics(epoch, judge(translated(run, epoch, cartoons[judge.index])))
+            run.add_metrics(epoch, judge(translated(run, epoch, cartoons)))
     return run.judged.filter(list(judge.untranslated))
 
 # %% ../nbs/41_experiment.ipynb #dded2ac7

@@ -20,12 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from tqdm.auto import tqdm
 
 from .data import cache_folder
 from .files import WriteError, atomic
-from .images import LUMA, ImageError, check_pixels, list_images, open_image, to_uint8
+from .images import LUMA, ImageError, check_pixels, list_images, open_image, to_pil, to_uint8
 from toon2real.inception import (
     DIMS,  # noqa: F401
     OFFICIAL,  # noqa: F401
@@ -190,11 +189,7 @@ def _channels_last(images):
 
 def _pixels(item):
     "uint8 H x W x 3 of a path, a PIL image or an array"
-    if _is_path(item):
-        item = open_image(item)
-    if isinstance(item, Image.Image):
-        return np.asarray(item.convert("RGB"))
-    return _channels_last(item[None])[0]
+    return np.asarray(to_pil(open_image(item) if _is_path(item) else item))
 
 # %% ../nbs/30_features.ipynb #e762ca94
 class ImageSet:

@@ -362,7 +362,6 @@ def evaluate(
     judge = Judge(target, input, dims, n, seed, reps, **kw)
     rows = {name: judge(images) for name, images in systems.items()}
     table = pd.DataFrame({FLOOR: judge.floor, UNTRANSLATED: judge.untranslated} | rows).T.rename_axis("name")
-    table.attrs = {name: getattr(judge, name) for name in ("n", "seed", "reps", "metric", "main", "kid")}
-    table.attrs["extractor"] = repr(judge.extractor)
-    table.attrs["available"] = judge.available | {name: len(images) for name, images in systems.items()}
+    available = judge.available | {name: len(images) for name, images in systems.items()}
+    table.attrs = judge.about | {"reps": reps, "available": available}
     return table

@@ -155,8 +155,8 @@ def tell_unreadable(
 
 def _natural(path: Path):
     "A key that sorts numbers by their value"
-    parts = [re.split(r"([0-9]+)", part.casefold()) for part in path.parts]
-    return [[(int(t), "") if t.isdigit() else (-1, t) for t in part] for part in parts], str(path)
+    parts = [re.split(r"([0-9]+)", part.casefold()) for part in path.parts]  # text, number, text, number, ...
+    return [[int(t) if i % 2 else t for i, t in enumerate(part)] for part in parts], str(path)
 
 # %% ../nbs/01_images.ipynb #fd8ec8d4
 def list_images(

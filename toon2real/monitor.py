@@ -78,8 +78,7 @@ class TrainingMonitor(PictureWidget, Callback):
         self.newest = jpeg_bytes(grid([*c[:6], *fake[:6]], cols=len(c[:6]), pad=0))
 
     def epoch(self, trainer, row, samples):
-        if samples is not None:
-            self.preview(trainer, samples["cartoon"], samples["to_photo"])
+        super().epoch(trainer, row, samples)
         self._draw()
 
     def end(self, trainer):

@@ -14,6 +14,7 @@ import atexit
 import dataclasses
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -116,16 +117,10 @@ def _recipe_class(path: str) -> type:
     if module.startswith("toon2real.") and module.removeprefix("toon2real.").isidentifier():
         with suppress(ModuleNotFoundError):
             importlib.import_module(module)
-    for cls in _subclasses(Recipe):
-        if (cls.__module__, cls.__qualname__) == (module, name):
-            return cls
+    cls = getattr(sys.modules.get(module), name, None)
+    if isinstance(cls, type) and issubclass(cls, Recipe):
+        return cls
     raise ValueError(f"unknown recipe {path!r}: import the module that defines it first, or update toon2real")
-
-
-def _subclasses(cls: type):
-    yield cls
-    for child in cls.__subclasses__():
-        yield from _subclasses(child)
 
 
 def recipe_from_dict(d: dict) -> Recipe:
