@@ -244,11 +244,16 @@ def _write_history(self: Journal, rows: pd.DataFrame):
 # %% ../nbs/26_journal.ipynb #e2f36257
 @patch
 def add_row(self: Journal, row: dict):
-    "Append an epoch, or replace it and what follows"
+    "Append an epoch, or replace it and what follows. ValueError where only some epochs have pairs or seconds"
     rows = self.history
     rows = rows[rows.epoch < row["epoch"]]
     row = pd.DataFrame([row])
-    self._write_history(pd.concat([rows, row], ignore_index=True) if len(rows) else row)
+    rows = pd.concat([rows, row], ignore_index=True) if len(rows) else row
+    for name in ("pairs", "seconds"):
+        if name in rows and rows[name].isna().any():
+            lack = ranges(rows.epoch[rows[name].isna()].tolist())
+            raise ValueError(f"{self.path}: epoch {lack} has no {name}, other epochs have: give {name} for each epoch")
+    self._write_history(rows)
 
 
 @patch
