@@ -17,6 +17,7 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -346,9 +347,13 @@ def chosen(
 
 # %% ../nbs/44_report.ipynb #72551fa5
 def command_line(words) -> str:
-    "Words as a shell reads them, each option on a line of its own"
-    quoted = [shlex.quote(str(word)) for word in words]
-    return " ".join(f"\\\n    {word}" if word.startswith("--") else word for word in quoted)
+    "Words as a shell reads them; after the command each begins a line, unless it is the value of an option"
+    words = [str(word) for word in words]
+    text = shlex.join(words[:2])
+    for before, word in pairwise(words[1:]):
+        is_value = before.startswith("--") and "=" not in before and not word.startswith("--")
+        text += (" " if is_value else " \\\n    ") + shlex.quote(word)
+    return text
 
 
 def command(run: Run) -> str:
