@@ -142,6 +142,8 @@ def test_other_systems(folders, tmp_path, system):
         (["train", "--cartoon", "nowhere", "--photo", "nowhere"], 1, "nowhere"),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run"),
         (["translate", "nowhere", "x.png", "--out", "y"], 1, "nowhere"),
+        (["train", "--side", "64", "unit"], 1, "--side is a hyperparameter, and these come last"),
+        (["train", "--decay-epochs=1"], 1, "toon2real --decay-epochs"),
         (["evaluate", "nowhere"], 1, "nowhere is not a run"),
         (["evaluate"], 1, "nothing to judge"),
         (["compare", "nowhere"], 1, "nowhere is not a run"),

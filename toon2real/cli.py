@@ -14,6 +14,7 @@ import warnings
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass
 from functools import cache, partial, wraps
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -136,6 +137,19 @@ def train_class():
             _say(f"next: toon2real translate {run.path} PICTURE_OR_FOLDER --out FOLDER")
 
     return Train
+
+
+def _refuse_before_system(args: list[str]):
+    "ValueError for a hyperparameter that stands before the system's name"
+    recipes = presets()
+    hyperparameters = {field for recipe in recipes.values() for field in asdict(recipe)}
+    for word in takewhile(lambda word: word not in recipes, args):
+        option = word.partition("=")[0]
+        if option.startswith("--") and option[2:].replace("-", "_") in hyperparameters:
+            raise ValueError(
+                f"{option} is a hyperparameter, and these come last, after the system's name ({', '.join(recipes)}): "
+                f"toon2real train --cartoon FOLDER --photo FOLDER toon2real {option} ..."
+            )
 
 
 def _stop(path: Path):
@@ -401,6 +415,8 @@ def _run(name: str, args: list[str]):
     "Read the options of a command, and do it"
     module, attribute = COMMANDS[name][0].split(":")
     command = getattr(importlib.import_module(module), attribute)
+    if name == "train":
+        _refuse_before_system(args)
     if command in (train_class, translate_function):
         command = command()
     import pandas as pd
