@@ -319,6 +319,7 @@ def test_a_closed_widget_leaves_nothing(page, tmp_path):
         plain = {name: value for name, value in state.items() if isinstance(value, (str, int, list, dict))}
         assert page.evaluate(CLOSE, {"code": widget._esm, "state": plain}) == [True, 0], type(widget).__name__
         widget.close()
+    assert "truth" not in page.locator(".t2r-compare .t2r-help").inner_text()  # none is known of these pictures
 
 
 STUDY = """
@@ -343,6 +344,7 @@ def test_compare_systems_in_one_line(lab, page):
     page.wait_for_function(shown.format(0))
     assert root.locator("figcaption").all_inner_texts() == ["Input", "UNIT", "Cartoon-to-real", "toon2real", "Truth"]
     assert "error" in root.locator(".t2r-measure").nth(3).inner_text()
+    assert root.locator(".t2r-help").inner_text().endswith("; error is the mean difference from the truth, of 255.")
     for picture in (1, 2, 3):
         root.press("ArrowRight")
         page.wait_for_function(shown.format(picture))

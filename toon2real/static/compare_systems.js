@@ -6,8 +6,8 @@ const CLOSEST = 24; // the largest zoom
 const HELP =
   "Zoom with + and −, or click a picture and turn the wheel; 0 shows the whole picture. To move, drag, or press Shift " +
   "and an arrow key. Left and right arrow: another picture; r: a random one; s: swipe bar. Drop a picture of your own " +
-  "anywhere here. Luma correlation compares the brightness of output and input (1: the same places are bright); " +
-  "error is the mean difference from the truth, of 255.";
+  "anywhere here. Luma correlation compares the brightness of output and input (1: the same places are bright)";
+const OF_TRUTH = "; error is the mean difference from the truth, of 255";
 
 function render({ model: bare, el }) {
   const model = connect(bare);
@@ -261,7 +261,7 @@ function render({ model: bare, el }) {
     model.notice,
     panels,
     swiper,
-    element("p", { class: "t2r-help" }, HELP),
+    element("p", { class: "t2r-help" }, `${HELP}${model.get("truths") ? OF_TRUTH : ""}.`),
   );
   el.append(root);
   const turn = () => {
