@@ -110,7 +110,7 @@ def results(options, run, val, truth):
 
 def train(options, recipe, path, given, val):
     "The finished run; one that was begun goes on"
-    callbacks = [Trace(path.with_suffix(".trace.json"))] if hasattr(recipe, "norm") else []
+    callbacks = [Trace(path.with_name(f"{path.name}.trace.json"))] if hasattr(recipe, "norm") else []
     how = {"val": val, "callbacks": callbacks, "progress": False}
     if (path / "run.json").exists():
         trainer = Trainer.resume(path, *given, **how)

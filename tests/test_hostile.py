@@ -831,6 +831,15 @@ def harness(name):
     return module
 
 
+def test_each_ablation_has_a_trace_of_its_own(tmp_path, monkeypatch):
+    ablation = harness("ablation")
+    monkeypatch.setattr(ablation, "Trainer", lambda *_, **__: SimpleNamespace(fit=lambda: None))
+    options = SimpleNamespace(precision="float32")
+    runs = [tmp_path / f"scenes-toon2real-average=0.{digits}" for digits in ("999", "9995")]
+    traces = [ablation.train(options, toon2real, run, (), None)[1][0] for run in runs]
+    assert [trace.path.name for trace in traces] == [f"{run.name}.trace.json" for run in runs]
+
+
 def in_a_clean_process(function):
     "Forked before this one has computed anything would be best; one thread is enough"
     pid = os.fork()
