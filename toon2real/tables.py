@@ -26,7 +26,7 @@ HIGHER = ("content", "precision", "recall")  # the metrics where more is better
 
 
 def rounded(value: float) -> str:
-    "Three digits that count"
+    "Three significant digits"
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
@@ -34,7 +34,7 @@ def number(
     row,  # of a table or a history
     name: str,  # the column
 ) -> str:
-    "A measure as every table, legend and sentence writes it: three digits, or as many as its standard error deserves"
+    "A measure as every table, legend and sentence writes it: three digits, or as many as its standard error allows"
     value = row[name]
     error = row.get(f"{name} se", math.nan)
     if name in HIGHER:
