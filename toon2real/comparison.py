@@ -90,8 +90,12 @@ class Comparison(Lineup):
         _check_sides(self.runs)
         if extractor == "theirs":
             extractor, n = _theirs(self.runs, n)
-        self.cartoon, self.photo = cartoon, photo
-        self.n, self.seed, self.reps, self.progress = n, seed, reps, progress
+        self.cartoon = cartoon
+        self.photo = photo
+        self.n = n
+        self.seed = seed
+        self.reps = reps
+        self.progress = progress
         self._named = extractor
         self._kept = {}
 

@@ -239,7 +239,8 @@ def _seat_judge(self: Preparation):
 @patch
 def _choose_samples(self: Preparation):
     "The images that each epoch translates, on the device, and what `run.json` keeps of them"
-    self.fixed, self.shown = [], {}
+    self.fixed = []
+    self.shown = {}
     for name, domain in zip(("cartoon", "photo"), self.val or (self.cartoon, self.photo)):
         crops, self.shown[name] = sample(domain, self.options.samples, self.recipe, name)
         self.fixed.append(to_tensor(crops).to(self.device))

@@ -45,9 +45,13 @@ class Meter:
     "Per-step loss terms, kept on the device and read every `every` steps"
 
     def __init__(self, every: int):
-        self.every, self.names, self.rows, self.last = every, [], [], {}
+        self.every = every
+        self.names = []
+        self.rows = []  # terms that are not read yet
+        self.last = {}
         self.sums = np.zeros(1)  # of what was read: the number of steps, then each term
-        self.seen, self.average = 0, 0.0  # steps that were read, and each term's running mean
+        self.seen = 0  # steps that were read
+        self.average = 0.0  # each term's running mean
 
     def add(self, terms: dict[str, torch.Tensor]) -> bool:
         "Note a step's terms; True when they were read"
@@ -292,7 +296,8 @@ def progress_page(trainer: "Trainer") -> str:
 class _Page(Callback):
     "Numbers, curve and newest pictures in a cell's output"
 
-    displays, drawn = True, 0.0
+    displays = True
+    drawn = 0.0  # when
 
     def begin(self, trainer):
         from IPython.display import HTML, display

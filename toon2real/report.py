@@ -71,7 +71,9 @@ class Standing:
     def against_input(self) -> str:
         "The systems that beat the untranslated cartoons, in order"
         cartoons = f"the untranslated cartoons ({number(self.input, self.metric)}) by {self.metric}"
-        winners, losers, unsure = [], [], []
+        winners = []
+        losers = []
+        unsure = []
         for name in self.order:
             mean = self.means.loc[name]
             seeds = (self.rows.system == name).sum()

@@ -404,7 +404,8 @@ def fit(self: Trainer, epochs: int = None, background: bool = False) -> "Run | B
     if not 1 <= until <= total:
         schedule = f"the recipe's schedule has 1 to {total}: change its epochs and decay_epochs"
         raise ValueError(f"epochs={until}, but {schedule}")
-    self.until, self.stopped = until, False
+    self.until = until
+    self.stopped = False
     if background:
         return Background(self)
     if self.steps_left:
@@ -473,7 +474,8 @@ def _begin(self: Trainer, held: ExitStack):
 @contextmanager
 def interruptible():
     "Yield a list that collects signals; this works in the main thread only, elsewhere the list stays empty"
-    came, old = [], {}
+    came = []
+    old = {}
 
     def handler(number, frame):
         if number in came and number == signal.SIGINT:

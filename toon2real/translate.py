@@ -363,7 +363,8 @@ def video(
         raise TranslateError(f"{dst} exists: choose another name, or pass overwrite=True")
     with open_film(src) as (_, stream):
         rate = stream.average_rate or stream.guessed_rate or 25
-        ratio, promised = stream.sample_aspect_ratio, stream.frames
+        ratio = stream.sample_aspect_ratio
+        promised = stream.frames
     problems = []
     frames = ((picture(frame, ratio), seconds) for _, seconds, frame in decode(src, problems=problems))
     bar = tqdm(total=promised or None, unit="frame", desc=printable(src.name), disable=not progress)
