@@ -10,8 +10,7 @@ __all__ = ['NAMES', 'runs', 'card']
 # %% ../nbs/45_demo.ipynb #363b3421
 from .files import printable
 from .runs import Run
-from .translate import find_weights
-from .weights import SHIPPED, RunError, read_about
+from .weights import SHIPPED, RunError, find_weights, read_about
 
 # %% ../nbs/45_demo.ipynb #df793a7f
 NAMES = ("unit", "cartoon2real", "toon2real")
