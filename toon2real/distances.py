@@ -137,6 +137,9 @@ class KID(NamedTuple):
     value: float
     se: float
 
+    def __float__(self):
+        return float(self.value)
+
 
 def kernel_distance(
     x,  # N_x x D features
@@ -200,7 +203,7 @@ class Interval(NamedTuple):
 
 
 def bootstrap(
-    statistic,  # function of two feature arrays, e.g. frechet_features
+    statistic,  # function of two feature arrays, e.g. frechet_features or kernel_distance
     x,  # N_x x D features
     y,  # N_y x D
     reps: int = 100,  # draws
