@@ -121,7 +121,14 @@ grass        60    74    40   4   .65
 flowers      61    3     9    2   .5
 tufts        62    27    13   1   .5
 """
-NOISES = {name: list(map(float, numbers)) for name, *numbers in map(str.split, NOISES.strip().splitlines())}
+
+
+def word_lines(text: str) -> dict:
+    "Lines of words as {first word: the others}"
+    return {name: words for name, *words in map(str.split, text.strip().splitlines())}
+
+
+NOISES = {name: [float(number) for number in numbers] for name, numbers in word_lines(NOISES).items()}
 
 # %% ../nbs/03_painter.ipynb #619183dc
 @lru_cache(1)
@@ -149,9 +156,9 @@ HOURS = [0, 0.14, 0.3, 0.5, 0.8, 1]
 
 def colour_table(text: str) -> dict:
     "Lines of `name r,g,b r,g,b ...` (0 to 255) as name: array, n x 3 x 1 x 1, 0 to 1"
-    rows = [line.split() for line in text.strip().splitlines()]
+    lines = word_lines(text).items()
     return {
-        name: np.array([rgb.split(",") for rgb in colours], F).reshape(-1, 3, 1, 1) / 255 for name, *colours in rows
+        name: np.array([rgb.split(",") for rgb in colours], F).reshape(-1, 3, 1, 1) / 255 for name, colours in lines
     }
 
 
@@ -201,8 +208,9 @@ bulge       0:.05 .14:.2 .35:.42 .6:.25 1:.1
 glow        0:.3 .2:1 .5:.9 1:.8
 glitter     0:.7 .2:1 .5:.9 1:.55
 """
-BY_HOUR = {name: [o.split(":") for o in points] for name, *points in map(str.split, BY_HOUR.strip().splitlines())}
-BY_HOUR = {name: np.array(points, float).T for name, points in BY_HOUR.items()}
+BY_HOUR = {
+    name: np.array([point.split(":") for point in points], float).T for name, points in word_lines(BY_HOUR).items()
+}
 
 
 def by_hour(time: float, name: str) -> float:
