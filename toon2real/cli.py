@@ -22,6 +22,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg
 
 from toon2real import __version__
+from toon2real.files import check_output, counted, printable, utf8, write_atomic
 
 # where each command is, and what it does; nothing is imported before it is asked for
 COMMANDS = {
@@ -278,7 +279,6 @@ def _evaluate_folders(folders: tuple[Path, ...], on: Judging, out: Path | None):
     "Judge folders of translated pictures"
     from toon2real import fid
     from toon2real.features import best_extractor
-    from toon2real.files import check_output, utf8, write_atomic
     from toon2real.tables import main_measures, plain
 
     if out:
@@ -366,7 +366,6 @@ def report(
     """
     from toon2real.comparison import compare as gather
     from toon2real.figures import paper_figures
-    from toon2real.files import check_output
     from toon2real.report import MARK
     from toon2real.report import report as page
 
@@ -381,7 +380,6 @@ def report(
 
 def translate_function():
     "`toon2real translate`; made on demand, as its options need torch"
-    from toon2real.files import counted
     from toon2real.translate import translate_command
 
     @wraps(translate_command)
@@ -398,8 +396,6 @@ def translate_function():
 
 def _parsed(command, name: str, args: list[str]):
     "What the options ask for; control characters in them, of a file's name say, are spelled out where they are wrong"
-    from toon2real.files import printable
-
     parse = partial(tyro.cli, command, args=args, prog=f"toon2real {name}")
     if all(map(str.isprintable, args)):
         return parse()
@@ -430,15 +426,11 @@ def _run(name: str, args: list[str]):
 
 def _say(text):
     "Print lines, without control characters that a run's or a metric's name may contain"
-    from toon2real.files import printable
-
     print(printable(text, "\n"), flush=True)
 
 
 def _complain(message):
     "One line on stderr, whatever is in the message"
-    from toon2real.files import printable
-
     print(f"toon2real: {printable(message)}", file=sys.stderr)
 
 

@@ -139,13 +139,13 @@ class PatchGAN(nn.Module):
         return self.layers(x).to(x.dtype)
 
     @classmethod
-    def from_reference(cls, state_dict: dict, norm: str = "in", seed: int = 0):
+    def from_reference(cls, state_dict: dict, norm: str = "in"):
         """The discriminator in a checkpoint of the public reference, width from the shapes.
 
         u and v are fitted to its weights. ValueError names a key that does not fit."""
         state = plain_keys(state_dict)
         need(state, "model.0.weight")
-        net = cls(len(state["model.0.weight"]), norm, seed)
+        net = cls(len(state["model.0.weight"]), norm)
         read_reference(net, state, [f"model.{i}" for i in (0, 2, 5, 8, 11)])
         return power_iterations(net, 15)
 

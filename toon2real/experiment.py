@@ -102,7 +102,7 @@ def judge_run(
     cartoons = alone.all_pictures[0][judge.index]
     with run.locked():
         known = set(run.judged.index) if run.same_judge(judge.about) and not again else set()
-        run.judged_by(judge.about)
+        run.note_judge(judge.about)
         epochs = sorted(set(run.weight_epochs) & set(run.history.epoch) - known)
         for epoch in tqdm(
             epochs, desc=f"judging {run.name}", unit="epoch", disable=not (progress and epochs), leave=False

@@ -63,23 +63,8 @@ class _Given:
         return "features as given"
 
 # %% ../nbs/31_fid.ipynb #8656eed9
-class _Sets(NamedTuple):
-    "Features of several sets by one extractor, and what a `Score` says of them"
-
-    x: list
-    of: list
-    seed: int
-    extractor: object
-    dims: int | str
-
-    def score(self, value: float, metric: str, i: int, j: int) -> Score:
-        sizes = (len(self.x[i]), len(self.x[j]))
-        of = (self.of[i], self.of[j])
-        return Score(value, self.extractor.label(metric, self.dims), sizes, of, self.seed, self.extractor)
-
-
-def _gather(sources, dims, n, seed, extractor=None, **kw) -> _Sets:
-    "`n` rows of each set"
+def _gather(sources, dims, n, seed, extractor=None, **kw):
+    "Features of each set, `n` rows where that is given, and a function that makes a `Score` of a distance"
     width = next((source.shape[1] for source in sources if is_features(source)), None)
     inception = {name: kw.pop(name) for name in ("weights", "device", "dtype") if name in kw}
     if all(map(is_features, sources)):
@@ -88,8 +73,13 @@ def _gather(sources, dims, n, seed, extractor=None, **kw) -> _Sets:
     extractor = extractor_for(dims or width, extractor, **inception)
     dims = dims or extractor.dims
     x = [features(source, dims, extractor=extractor, **kw) for source in sources]
-    of = [len(rows) for rows in x]
-    return _Sets([rows if n is None else subsample(rows, n, seed) for rows in x], of, seed, extractor, dims)
+    drawn = [rows if n is None else subsample(rows, n, seed) for rows in x]
+
+    def score(value: float, metric: str, *pair: int) -> Score:
+        sizes, of = ([len(sets[i]) for i in pair] for sets in (drawn, x))
+        return Score(value, extractor.label(metric, dims), sizes, of, seed, extractor)
+
+    return drawn, score
 
 # %% ../nbs/31_fid.ipynb #f0ce5228
 def fid(
@@ -101,8 +91,8 @@ def fid(
     **kw,  # for `features`: weights, extractor, cache, batch, device, dtype, shard, progress
 ) -> Score:
     "Frechet distance of two sets of images. Features given as numbers are compared as they are."
-    sets = _gather((a, b), dims, n, seed, **kw)
-    return sets.score(frechet_features(*sets.x), "FID", 0, 1)
+    sets, score = _gather((a, b), dims, n, seed, **kw)
+    return score(frechet_features(*sets), "FID", 0, 1)
 
 # %% ../nbs/31_fid.ipynb #05a7c2e1
 def kid(
@@ -114,9 +104,9 @@ def kid(
     **kw,  # for `features`
 ) -> KID:  # value (a `Score`) and standard error
     "Kernel distance of two sets of images: unbiased at any N, with the jackknife's standard error"
-    sets = _gather((a, b), dims, n, seed, **kw)
-    distance = kernel_distance(*sets.x)
-    return KID(sets.score(distance.value, "KID", 0, 1), distance.se)
+    sets, score = _gather((a, b), dims, n, seed, **kw)
+    distance = kernel_distance(*sets)
+    return KID(score(distance.value, "KID", 0, 1), distance.se)
 
 # %% ../nbs/31_fid.ipynb #82704984
 class WeightedFID(NamedTuple):
@@ -137,13 +127,12 @@ def weighted_fid(
     **kw,  # for `features`
 ) -> WeightedFID:
     "The paper's weighted Frechet distance with its parts"
-    sets = _gather((generated, target, input), dims, n, seed, **kw)
-    made, photos, cartoons = sets.x
+    (made, photos, cartoons), score = _gather((generated, target, input), dims, n, seed, **kw)
     to_target = frechet_features(made, photos)
     to_input = frechet_features(made, cartoons)
-    weighted = sets.score(0.8 * to_target + 0.2 * to_input, "FID", 0, 1)
+    weighted = score(0.8 * to_target + 0.2 * to_input, "FID", 0, 1)
     weighted.name = f"weighted {weighted.name}"
-    return WeightedFID(weighted, sets.score(to_target, "FID", 0, 1), sets.score(to_input, "FID", 0, 2))
+    return WeightedFID(weighted, score(to_target, "FID", 0, 1), score(to_input, "FID", 0, 2))
 
 # %% ../nbs/31_fid.ipynb #79e1bd13
 def _counted(images: ImageSet, what: str) -> str:

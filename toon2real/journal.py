@@ -275,8 +275,8 @@ def same_judge(self: Journal, about: dict) -> bool:
 
 
 @patch
-def judged_by(self: Journal, about: dict):
-    "Note what metrics are measured on (`Judge.about`); metrics by another judge are removed"
+def note_judge(self: Journal, about: dict):
+    "Write down what metrics are measured on (`Judge.about`); metrics by another judge are removed"
     old = self.about.get("judge")
     if old == about:
         return

@@ -158,11 +158,8 @@ def results(cmp: Comparison) -> dict:
     measures.sort(key=lambda name: (name == "paper", name in HIGHER, name != metric, name != main))
     systems = table[table.system.notna()]
     several = systems.system.nunique() > 1
-    best = {}
-    if several:
-        for name in measures:
-            if name != "paper" and systems[name].nunique() > 1:
-                best[name] = systems[name].max() if name in HIGHER else systems[name].min()
+    ranked = [name for name in measures if several and name != "paper" and systems[name].nunique() > 1]
+    best = {name: systems[name].max() if name in HIGHER else systems[name].min() for name in ranked}
     return {"table": table, "texts": texts, "measures": measures, "several": several, "best": best}
 
 
@@ -378,7 +375,6 @@ def report(
     note: str = "",  # a paragraph of your own below the first
     pictures: int = 5,  # cartoons in the comparison
     failures: int = 6,  # failures shown of the run that was judged best; 0: none
-    epochs: int = 20,  # epochs of a run under the slider, at most
     **options,  # of `compare`, for runs
 ) -> Path:
     "Write the report of a comparison: one self-contained HTML page"
@@ -415,7 +411,7 @@ def report(
         runs=[named(cmp, run) for run in cmp.runs],
         judged=any(run.best is not None for run in cmp.runs),
         showpiece=showpiece(cmp, star),
-        film=film(cmp, epochs),
+        film=film(cmp),
         recipes=recipes(cmp),
         chosen=partial(chosen, cmp),
         commands="\n\n".join([*map(command, cmp.runs), command_line(again)]),

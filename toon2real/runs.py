@@ -29,7 +29,7 @@ from toon2real.weights import (
     RunError,
     as_kept,  # noqa: F401
     at_most,
-    check_name,
+    check_utf8,
     load_weights,
     looking,
     read_about,
@@ -66,7 +66,7 @@ def create(cls: Run, path: Path, recipe: Recipe, system: System = None, **about)
     "A new run, with a checkpoint of `system` before its first step; RunError if there is one already"
     run = cls.__new__(cls)
     run.path = path = given_path(path)
-    check_name(path)
+    check_utf8(path)
     refuse_taken(path)
     with run.locked():
         refuse_taken(path)  # another process may have been quicker

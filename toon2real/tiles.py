@@ -114,11 +114,9 @@ def tiles(
 # %% ../nbs/32_tiles.ipynb #fca17d16
 def mirror_index(
     n: int,  # pixels of a side
-    multiple: int = 4,  # of the result
-    least: int = 8,  # of the result
-) -> np.ndarray:  # which pixel stands at each place, n or more of them
+) -> np.ndarray:  # which pixel stands at each place of a side that the networks take: a multiple of 4, at least 8
     "0 1 2 ... n-1 and on by reflection"
-    length = max(least, math.ceil(n / multiple) * multiple)
+    length = max(8, math.ceil(n / 4) * 4)
     return np.pad(np.arange(n), (0, length - n), "reflect")
 
 # %% ../nbs/32_tiles.ipynb #c48c4892

@@ -89,7 +89,7 @@ def save_weights(
         write_tensors(path, tensors, system.recipe, dtype, **about)
 
 # %% ../nbs/25_weights.ipynb #38e7e995
-def check_name(path: Path):
+def check_utf8(path: Path):
     "RunError for a name that safetensors cannot open"
     try:
         str(path).encode()
@@ -99,7 +99,7 @@ def check_name(path: Path):
 
 def _header(path: Path) -> tuple[dict, dict]:
     "Metadata and {name: shape} of a safetensors file, whose tensors are not read"
-    check_name(path)
+    check_utf8(path)
     try:
         open_regular(path, math.inf).close()  # a pipe would be waited for
         with safetensors.safe_open(path, "pt") as file:
