@@ -351,7 +351,7 @@ def best_extractor(
 ):
     'An extractor by its name, or itself. With "auto", missing weights are no error; a warning names unusable ones'
     if not _is_path(which):
-        return which if hasattr(which, "label") else OwnFeatures(which)
+        return which if hasattr(which, "dims") else OwnFeatures(which)
     if str(which) == "simple":
         return SimpleFeatures()
     try:
