@@ -2,6 +2,9 @@
 
 import re
 import shutil
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -133,6 +136,30 @@ def test_other_systems(folders, tmp_path, system):
         *SMALL,
     ]
     assert main(args) == 0 and Run(tmp_path / "r").recipe.name == system
+
+
+def test_own_system(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("toon2real.cli.OWN", {})
+    source = """
+        from dataclasses import dataclass
+        from toon2real.cyclegan import CycleGANRecipe
+
+        @dataclass(frozen=True)
+        class OwnRecipe(CycleGANRecipe):
+            name: str = "own"
+
+        own = OwnRecipe()
+        """
+    Path("own_system.py").write_text(textwrap.dedent(source))
+    data = ["--cartoon", str(folders / "cartoon"), "--photo", str(folders / "photo")]
+    words = ["--import", "own_system", "train", *data, "--until", "1", "own", *SMALL]
+    assert main(words) == 0
+    run = Run("runs/own")
+    assert type(run.recipe).__name__ == "OwnRecipe" and run.about["command"] == ["toon2real", *words]
+    assert main(["--import", "no_system", "train"]) == 1
+    assert "--import no_system: no module that can be imported" in said(capsys)[1][-1]
 
 
 @pytest.mark.parametrize(

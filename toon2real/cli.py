@@ -41,8 +41,11 @@ Turn cartoon scenery into photographs, unpaired.
 
 {commands}
 
+toon2real --import MODULE COMMAND ... also knows the systems that a Python module of yours defines.
 toon2real COMMAND --help lists the options; toon2real --version prints the version.
 """
+
+OWN = {}  # name -> recipe, of the user's own systems
 
 Folder = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 Paths = Annotated[tuple[Path, ...], tyro.conf.Positional, arg(metavar="PATH...", help_behavior_hint="")]
@@ -80,7 +83,7 @@ def presets() -> dict:
     from toon2real.patchwise import patchwise
     from toon2real.unit import unit
 
-    return {"toon2real": toon2real, "cartoon2real": cartoon2real, "unit": unit, "patchwise": patchwise}
+    return {"toon2real": toon2real, "cartoon2real": cartoon2real, "unit": unit, "patchwise": patchwise} | OWN
 
 
 def train_class():
@@ -407,7 +410,20 @@ def _parsed(command, name: str, args: list[str]):
         print(printable(said.getvalue(), "\n"), end="", file=sys.stderr)
 
 
-def _run(name: str, args: list[str]):
+def _import_own(module: str):
+    "Import a module of the user's; `toon2real train` knows the recipes in it by their names"
+    sys.path.insert(0, os.getcwd())
+    try:
+        own = importlib.import_module(module)
+    except (ImportError, TypeError) as e:
+        where = "name one in this folder or in PYTHONPATH, without .py"
+        raise ValueError(f"--import {module}: no module that can be imported ({e}): {where}") from e
+    from toon2real.system import Recipe
+
+    OWN.update({one.name: one for one in vars(own).values() if isinstance(one, Recipe)})
+
+
+def _run(name: str, args: list[str], imported: list[str]):
     "Read the options of a command, and do it"
     module, attribute = COMMANDS[name][0].split(":")
     command = getattr(importlib.import_module(module), attribute)
@@ -420,7 +436,7 @@ def _run(name: str, args: list[str]):
     with pd.option_context("display.unicode.east_asian_width", True):  # wide letters take two columns
         asked = _parsed(command, name, args)
         if callable(asked):
-            asked(["toon2real", name, *args])
+            asked(["toon2real", *imported, name, *args])
     sys.stdout.flush()
 
 
@@ -481,7 +497,9 @@ def main(argv=None) -> int:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started this
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
-    name, *args = (sys.argv[1:] if argv is None else argv) or [""]
+    words = sys.argv[1:] if argv is None else argv
+    imported = list(words[:2]) if words[:1] == ["--import"] else []
+    name, *args = words[len(imported) :] or [""]
     if name in ("--version", "-V"):
         print(f"toon2real {__version__}")
         return 0
@@ -496,7 +514,9 @@ def main(argv=None) -> int:
     try:
         _refuse_empty(args)
         with _on_a_terminal():
-            _run(name, args)
+            if imported:
+                _import_own(imported[1])
+            _run(name, args, imported)
     except KeyboardInterrupt as e:
         _complain(e if e.args else "interrupted")
         return 130

@@ -51,10 +51,11 @@ def _pictures(run: Run, kind: str, given=None) -> np.ndarray:
     recorded = run.about["data"].get(f"val_{kind}") or run.about["data"][kind]
     source = recorded["source"] if given is None else given
     others = f"give others by --{kind} FOLDER (in Python {kind}=)"
+    side = run.recipe.side
     if source is None:
         raise RunError(f"{run.path} was trained on arrays, not on folders: {others}")
     try:
-        domain = Domain.open(source, run.recipe.side, progress=False)
+        domain = Domain.open(source, side, progress=False)
     except (ValueError, OSError) as e:
         raise RunError(f"the {kind}s of {run.path} cannot be read ({e}): {others}") from e
     if given is None and held_out(run) and domain.hash != recorded["hash"] and not _on_scenes(run):

@@ -123,7 +123,8 @@ def sample(
 def built(recipe: Recipe) -> System:
     "The system of a recipe; ValueError if no machine could train it"
     try:
-        with at_most(2_000_000_000):
+        with at_most(2_000_000_000), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(recipe.seed)
             return recipe.build()
     except ValueError as e:
         raise ValueError(f"{recipe}: {e}: use a smaller width, or fewer blocks") from e

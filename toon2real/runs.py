@@ -263,9 +263,10 @@ def build(self: Run) -> System:
     "The system at its starting weights; RunError if run.json asks for networks far larger than the run's files"
     files = [file for folder in ("weights", "checkpoints") for file in self.path.glob(f"{folder}/*.safetensors")]
     held = max((file.stat().st_size for file in files), default=0)
+    recipe = self.recipe
     try:
         with at_most(20 * held + 100_000_000):
-            return self.recipe.build()
+            return recipe.build()
     except ValueError as e:
         raise RunError(f"{self.path / 'run.json'}: {e}") from e
 

@@ -120,7 +120,8 @@ def _recipe_class(path: str) -> type:
     cls = getattr(sys.modules.get(module), name, None)
     if isinstance(cls, type) and issubclass(cls, Recipe):
         return cls
-    raise ValueError(f"unknown recipe {path!r}: import the module that defines it first, or update toon2real")
+    remedy = "define or import it first (on the command line: toon2real --import MODULE COMMAND), or update toon2real"
+    raise ValueError(f"unknown recipe {path!r}: {remedy}")
 
 
 def recipe_from_dict(d: dict) -> Recipe:
