@@ -262,6 +262,9 @@ def test_cache_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Domain.open("src", 32)
     assert len(list((tmp_path / "env").iterdir())) == 1  # a relative path is the same folder
+    monkeypatch.setenv("TOON2REAL_CACHE", "~nobody-of-this-name/maps")
+    with pytest.raises(DataError, match="nobody-of-this-name.*TOON2REAL_CACHE"):
+        Domain.open("src", 32)
 
 
 def test_ranks_and_batch_sizes(tmp_path):

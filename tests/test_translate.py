@@ -137,6 +137,8 @@ def test_exif(same, tmp_path, orientation):
     Image.fromarray(scene(3, side=40)[:24]).save(tmp_path / "x.png", exif=exif)
     want = ImageOps.exif_transpose(Image.open(tmp_path / "x.png"))
     assert same(str(tmp_path / "x.png")).tobytes() == want.tobytes() == same(Image.open(tmp_path / "x.png")).tobytes()
+    Image.new("RGBA", (40, 24)).save(tmp_path / "x.tif", tiffinfo={0x0112: orientation})
+    assert same(tmp_path / "x.tif").size == want.size
 
 
 def test_refuses(same, tmp_path):

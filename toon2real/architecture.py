@@ -29,7 +29,7 @@ from PIL import Image
 from torch import nn
 
 from .discriminator import receptive_field
-from .files import write_atomic
+from .files import check_output, write_atomic
 from .generator import Layer, convolutions, layers
 from .images import jpeg_bytes
 from .system import System
@@ -105,6 +105,7 @@ def save(
     path = Path(path)
     stem = path.stem if path.suffix in (".png", ".pdf") else path.name
     about = figure.get_supxlabel().replace("\n", " ")
+    check_output(path.with_name(f"{stem}.png"), ".png", "Description")
     metadata = {"png": {"Description": about}, "pdf": {"Subject": about, "CreationDate": None}}
     for suffix, facts in metadata.items():
         data = io.BytesIO()

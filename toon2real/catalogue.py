@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sqlite3
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -389,6 +390,13 @@ def forget(
             self.db.execute(f"DELETE FROM {query}=?", (film,))
 
 
+def _user() -> str:
+    "The user's name, as far as the system knows it: in a container it may not"
+    with suppress(KeyError, OSError):
+        return getpass.getuser()
+    return "somebody"
+
+
 @patch
 def decide(
     self: Catalogue,
@@ -398,7 +406,7 @@ def decide(
 ):
     "Store a person's decision: it overrides every filter (but not the choice of licences), whatever the thresholds"
     ids = frames.index if isinstance(frames, pd.DataFrame) else np.atleast_1d(frames)
-    decision = keep, who or getpass.getuser(), datetime.now(UTC).isoformat(timespec="microseconds")
+    decision = keep, who or _user(), datetime.now(UTC).isoformat(timespec="microseconds")
     query = "INSERT OR REPLACE INTO decisions SELECT film, pts, name, ?, ?, ? FROM frames WHERE id=?"
     with self.db:
         for i in map(int, ids):

@@ -15,6 +15,7 @@ import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -364,6 +365,7 @@ class Curation:
             check_output(self.reasons, ".csv", "id,film,source,")
         if self.pick:
             check_output(self.pick, ".html", "<title>Pick frames</title>")
+        self._check_folders()
         with Catalogue(self.catalogue, create=bool(self.sources or self.merge)) as cat:
             try:
                 self._meant(command, cat.thresholds)._do(cat)
@@ -376,6 +378,14 @@ class Curation:
                 ) from e
 
 # %% ../nbs/13_curate.ipynb #5967aec8
+@patch
+def _check_folders(self: Curation):
+    "`CurateError` if pictures would be written where the sources are read: the next time they would be read too"
+    for folder, source in product(filter(None, (self.export, self.sheet)), self.sources):
+        if folder.resolve().is_relative_to(source.resolve()):
+            raise CurateError(f"{folder} lies in the source {source}: choose a folder outside it for what is written")
+
+
 @patch
 def _do(self: Curation, cat: Catalogue):
     cat.thresholds = self.thresholds

@@ -88,7 +88,10 @@ def cache_folder(cache=None) -> Path:
     "Where maps are kept: `cache`, else $TOON2REAL_CACHE, else $XDG_CACHE_HOME/toon2real, else ~/.cache/toon2real"
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = cache or os.environ.get("TOON2REAL_CACHE") or Path(caches) / "toon2real"
-    return Path(folder).expanduser().absolute()
+    try:
+        return Path(folder).expanduser().absolute()
+    except RuntimeError:
+        raise DataError(f"{folder}: nobody knows the home folder: name another one by $TOON2REAL_CACHE") from None
 
 # %% ../nbs/16_data.ipynb #f595d66c
 def content_hash(names, images) -> str:

@@ -81,7 +81,7 @@ def refuse_taken(path: Path):
     "RunError if a folder holds a run, or anything but what a kill in the middle of `create`, or a removal, leaves"
     path = given_path(path)
     started = {"checkpoints", ".lock", "step-00000000.safetensors", "progress.json", "preview.jpg"}
-    others = [part for part in path.rglob("*") if part.name not in started and part.suffix != ".tmp"]
+    others = any(part.name not in started and part.suffix != ".tmp" for part in path.rglob("*"))
     if (path / "run.json").exists():  # looked for last: another process may just have written it
         raise RunError(f"{path} already holds a run: continue it with {Run(path).how_to_go_on}, or choose another name")
     if path.exists() and (not path.is_dir() or others):

@@ -235,7 +235,8 @@ def _at_most(im, side):
 def _steps(luma: np.ndarray) -> float:
     "Mean difference of neighbouring pixels: the sharper a picture, the larger it is"
     luma = luma.astype(np.int16)
-    return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
+    steps = np.diff(luma, axis=0), np.diff(luma, axis=1)
+    return float(sum(np.abs(step).mean() for step in steps if step.size))  # none across a single column
 
 # %% ../nbs/08_scores.ipynb #f72fdb8e
 def look(

@@ -89,14 +89,20 @@ def plan_trials(
     return planned
 
 # %% ../nbs/53_study.ipynb #62b3ff33
+def _lines(path: Path) -> list[bytes]:
+    "The lines of a file of answers, but for a last one that a kill has cut off"
+    *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    cut_off = b'{"study": '.startswith(last[:10]) and not last.endswith(b"}")
+    return lines if cut_off else [*lines, last]
+
+
 def _append(path: Path, record: dict):
     "Add a line to a file; it is on the disk when this returns"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        file.seek(0)
-        whole_lines = file.read().rfind(b"\n") + 1
-        file.truncate(whole_lines)
-        file.write(utf8(json.dumps(record, ensure_ascii=False) + "\n"))
+    before = b"\n".join(_lines(path))
+    with path.open("ab") as file:
+        file.truncate(len(before))
+        file.write(b"\n" * bool(before) + utf8(json.dumps(record, ensure_ascii=False) + "\n"))
         file.flush()
         os.fsync(file.fileno())
 
@@ -107,18 +113,17 @@ _ANSWER |= {"trial": int, "image": int}
 
 def _answers(path: Path) -> list[dict]:
     "The answers of a file; ValueError names a line that is none"
-    if not path.exists():
-        return []
-    *lines, _ = path.read_bytes().split(b"\n")  # after the last newline: nothing, or half a line
     answers = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         try:
             answer = json.loads(line)
             check_shape(answer, _ANSWER)
             check_choice(QUESTIONS, question=answer["question"])
             check_choice((answer["left"], answer["right"]), chosen=answer["chosen"])
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number} is no answer ({error}): remove that line") from error
+            raise ValueError(
+                f"{path}, line {number} is no answer ({error}): remove that line, or name another file"
+            ) from error
         answers.append(answer)
     return answers
 

@@ -81,7 +81,7 @@ def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     "A PIL image of any mode as upright RGB on white, and its transparency (mode L) if it has any"
     if not image.has_transparency_data or image.mode.startswith("I"):  # 16-bit grey: `to_pil` lays it on white
         return to_pil(upright(image)), None
-    image = upright(image.convert("RGBA"))
+    image = upright(image).convert("RGBA")
     return to_pil(image), image.getchannel("A")
 
 
@@ -199,8 +199,8 @@ def _finished(jobs: dict[tuple, Future], report: FolderReport) -> dict[tuple, ob
 
 def _animated(file: Path) -> bool:
     "Has a picture more frames than the one that is read?"
-    with Image.open(file) as image:
-        return image.format in ("GIF", "WEBP") and image.is_animated
+    with Image.open(file) as image:  # an MPO's others are smaller, or the other eye's
+        return image.format != "MPO" and getattr(image, "is_animated", False)
 
 
 _STILL = "the first of its frames was translated: call the result of a GIF .mp4, or convert the input, for all of them"
