@@ -272,7 +272,7 @@ def _evaluate_run(path: Path, on: Judging, again: bool):
 
     run = Run(path)
     table = judge_run(run, on.cartoon, on.photo, on.n, on.seed, on.extractor, again, progress=sys.stderr.isatty())
-    _say(f"{run!r}\n{_terms(run.about['judge'])}\nbest by {run.metric}: epoch {run.best}")
+    _say(f"{run!r}\n{_terms(run.terms)}\nbest by {run.metric}: epoch {run.best}")
     for note in lacks(Lineup([run]), given=bool(on.cartoon or on.photo)):
         _say(f"note: {note}")
     _say(f"\n{plain(table)}\n\nall epochs, with their losses: {run.path / 'history.csv'}\n")

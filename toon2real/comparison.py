@@ -36,19 +36,19 @@ def validation(
 
 def spare_photos(run: Run, photo=None) -> str | None:
     "The run's training photographs, for the floor; None where the run is judged on them"
-    return run.about["data"]["photo"]["source"] if held_out(run) or photo is not None else None
+    return run.data["photo"]["source"] if held_out(run) or photo is not None else None
 
 # %% ../nbs/39_comparison.ipynb #3ceea447
 def _on_scenes(run: Run) -> bool:
     "Are its held-out pictures embedded scenes? Another processor draws those alike, but not to the last bit"
-    return held_out(run) and str(run.about["data"]["val_photo"]["source"]).startswith("scenes:")
+    return held_out(run) and str(run.data["val_photo"]["source"]).startswith("scenes:")
 
 
 def _pictures(run: Run, kind: str, given=None) -> np.ndarray:
     "One domain; RunError where it cannot be read or has changed"
-    if "data" not in run.about:
+    if not run.data:
         raise RunError(f"{run.path / 'run.json'} lacks data: restore it from a copy")
-    recorded = run.about["data"].get(f"val_{kind}") or run.about["data"][kind]
+    recorded = run.data.get(f"val_{kind}") or run.data[kind]
     source = recorded["source"] if given is None else given
     others = f"give others by --{kind} FOLDER (in Python {kind}=)"
     side = run.recipe.side
@@ -127,7 +127,7 @@ class Comparison(Lineup):
         "Who judges all rows of the table"
         terms = {"seed": self.seed, "reps": self.reps, "extractor": self.extractor, "progress": self.progress}
         judge = judge_of(*self.all_pictures, spare_photos(self.runs[0], self.photo), self.n, **terms)
-        first = self.runs[0].about.get("judge")
+        first = self.runs[0].terms
         if first and self.on_scenes:
             judge.images = first["images"]  # another processor draws the same scenes, but not to the last bit
         return judge
@@ -160,7 +160,7 @@ def _check_sides(runs: list[Run]):
 
 def _theirs(runs: list[Run], n: int | None) -> tuple[str, int | None]:
     "The kind of extractor, and how many pictures, by which their best epochs were chosen"
-    judge = next((run.about["judge"] for run in runs if run.best is not None), {"extractor": "", "n": n})
+    judge = next((run.terms for run in runs if run.best is not None), {"extractor": "", "n": n})
     return "simple" if "simple" in judge["extractor"] else "auto", n or judge["n"]
 
 # %% ../nbs/39_comparison.ipynb #bbe40d9e
@@ -201,7 +201,7 @@ def truth(self: Comparison, n: int) -> np.ndarray | None:
     "The true photographs of the cartoons of `pictures(n)`: known of embedded scenes alone"
     if not self.on_scenes:
         return None
-    source = self.runs[0].about["data"]["val_cartoon"]["source"].replace("cartoon", "photo")
+    source = self.runs[0].data["val_cartoon"]["source"].replace("cartoon", "photo")
     photos = Domain.open(source, self.runs[0].recipe.side, progress=False).images
     return photos[self.pictures(n).index]
 
@@ -213,7 +213,7 @@ COUNTS = ("seed", "epoch", "pairs", "seconds", "parameters")  # of a row of the 
 def _measured(cmp: Comparison) -> pd.DataFrame:
     "The table"
     judge = cmp.judge
-    recorded = next((run.about["judge"] for run in cmp.runs if run.same_judge(judge.about)), judge.about)
+    recorded = next((run.terms for run in cmp.runs if run.same_judge(judge.about)), judge.about)
     rows = {
         FLOOR: judge.floor | recorded.get("floor", {}),
         UNTRANSLATED: judge.untranslated | recorded["untranslated"],
@@ -269,9 +269,8 @@ def _remarks(cmp: Comparison) -> list[str]:
     remarks = cmp.notes + cmp.missing
     for run in cmp.runs:
         if run.best is not None and not run.same_judge(cmp.judge.about):
-            other = run.about["judge"]
             remarks.append(
                 f"{cmp.label(run)}: its best epoch was chosen by another judge "
-                f"({other['extractor']}, N = {other['n']})."
+                f"({run.terms['extractor']}, N = {run.terms['n']})."
             )
     return [*remarks, f"The floor is of {cmp.judge.floor_of}."]

@@ -81,22 +81,21 @@ def one_judge(
     "The judge of all runs; `RunError` if they were not judged by the same one"
     first = cmp.runs[0]
     for run in cmp.runs:
-        judge = run.about.get("judge", {})
+        judge = run.terms
         history = cmp.history(run)
         if not _measured(history, judge.get("metric")):
             raise RunError(
                 f"{run.path} has no judged epoch: run `toon2real evaluate {run.path}`, or train with evaluate_every="
             )
-        if not run.same_judge(first.about["judge"]):
+        if not run.same_judge(first.terms):
             raise RunError(
-                f"{first.path} and {run.path} were judged differently ({_judged_on(first.about['judge'])}, and "
+                f"{first.path} and {run.path} were judged differently ({_judged_on(first.terms)}, and "
                 f"{_judged_on(judge)}, or other pictures): judge both on the same with `toon2real evaluate`"
             )
         if metric and not _measured(history, metric):
             have = ", ".join(name for name in judge["untranslated"] if name in history)
             raise RunError(f"{run.path} has no {metric!r} in its history: it has {have}")
-    judge = first.about["judge"]
-    return metric or judge["metric"], judge
+    return metric or first.metric, first.terms
 
 
 def leader(cmp: Comparison) -> Run:

@@ -90,6 +90,16 @@ class Journal:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def data(self) -> dict[str, dict]:
+        "What is known of the pictures, by domain"
+        return self.about.get("data", {})
+
+    @property
+    def terms(self) -> dict:
+        "What metrics are measured on (`Judge.about`); empty if the run was never judged"
+        return self.about.get("judge", {})
+
 # %% ../nbs/26_journal.ipynb #8fb21e20
 @patch
 @contextmanager
@@ -269,20 +279,19 @@ def truncate(self: Journal, epoch: int):
 @patch
 def same_judge(self: Journal, about: dict) -> bool:
     "Are numbers of this judge comparable with those that the run has?"
-    old = self.about.get("judge")
-    terms = "metric", "n", "seed", "extractor", "available", "images"
-    return bool(old) and all(old[term] == about[term] for term in terms)
+    same = "metric", "n", "seed", "extractor", "available", "images"
+    return bool(self.terms) and all(self.terms[term] == about[term] for term in same)
 
 
 @patch
 def note_judge(self: Journal, about: dict):
     "Write down what metrics are measured on (`Judge.about`); metrics by another judge are removed"
-    old = self.about.get("judge")
-    if old == about:
+    if self.terms == about:
         return
     rows = self.history
-    if old and not self.same_judge(about) and set(rows) & set(old["untranslated"]):
-        self._write_history(rows.drop(columns=list(old["untranslated"]), errors="ignore"))
+    metrics = list(self.terms.get("untranslated", ()))
+    if not self.same_judge(about) and set(rows) & set(metrics):
+        self._write_history(rows.drop(columns=metrics, errors="ignore"))
     self.update(judge=about)
 
 
@@ -299,7 +308,7 @@ def add_metrics(self: Journal, epoch: int, metrics: dict):
 @patch(as_prop=True)
 def metric(self: Journal) -> str | None:
     "The metric that the best epoch is best by, lower is better; None if the run was never judged"
-    return self.about.get("judge", {}).get("metric")
+    return self.terms.get("metric")
 
 
 @patch(as_prop=True)

@@ -162,7 +162,6 @@ DOMAINS = {
 
 def conditions(lineup: Lineup, run: Run) -> dict[str, str]:
     "What should be the same for all runs"
-    data = run.about.get("data", {})
     history = lineup.history(run)
     found = {
         "numbers of pairs seen": f"{int(history.pairs.max()) if len(history) else 0:,}",
@@ -170,12 +169,11 @@ def conditions(lineup: Lineup, run: Run) -> dict[str, str]:
         "seeds": ", ".join(str(one.recipe.seed) for one in lineup.group(run).runs),
     }
     for name, pictures in DOMAINS.items():
-        if name in data:
-            found[f"{pictures}, by content hash"] = data[name]["hash"].removeprefix("sha256:")[:12]
+        if name in run.data:
+            found[f"{pictures}, by content hash"] = run.data[name]["hash"].removeprefix("sha256:")[:12]
     if run.best is not None:
-        judge = run.about["judge"]
         terms = "metric", "n", "seed", "extractor", "images"
-        found["judges while they trained"] = ", ".join(f"{term} {judge.get(term)}" for term in terms)
+        found["judges while they trained"] = ", ".join(f"{term} {run.terms.get(term)}" for term in terms)
     return found
 
 # %% ../nbs/38_lineup.ipynb #de6d75b5
@@ -195,7 +193,7 @@ def differences(lineup: Lineup) -> list[str]:
 # %% ../nbs/38_lineup.ipynb #beed749f
 def held_out(run: Run) -> bool:
     "Did the run have held-out pictures of its own?"
-    return "val_cartoon" in run.about.get("data", {})
+    return "val_cartoon" in run.data
 
 
 def lacks(

@@ -287,7 +287,7 @@ def _options(run: Run) -> Options:
 
 def _pictures(run: Run, domain: str, given=None):
     "The pictures given, or else the source of this domain that the run names"
-    source = run.about["data"][domain]["source"] if given is None else given
+    source = run.data[domain]["source"] if given is None else given
     if source is None:
         raise RunError(f"{run.path} was trained on arrays, not on folders: use {run.how_to_go_on}")
     return source
@@ -301,7 +301,7 @@ def as_before(
 ) -> dict:
     "The arguments of the `Preparation` that a run was begun with; RunError if it does not hold them"
     options = _options(run)
-    if val is None and "val_cartoon" in run.about["data"]:
+    if val is None and "val_cartoon" in run.data:
         val = _pictures(run, "val_cartoon"), _pictures(run, "val_photo")
     return dict(
         cartoon=_pictures(run, "cartoon", cartoon),
@@ -327,7 +327,7 @@ def compare(self: Preparation, run: Run):
 
 def _refuse_other_pictures(run: Run, now: dict):
     "RunError if the pictures are not those that the run was trained on"
-    before = run.about["data"]
+    before = run.data
     for name, facts in now.items():
         if name in before and facts["hash"] != before[name]["hash"]:
             raise RunError(
@@ -350,8 +350,8 @@ def _warn_of_changes(run: Run, now: dict):
 def _warn_of_judge(run: Run, now: Judge):
     "A warning that there will be no more metrics"
     path = run.path
-    before = run.about.get("judge")
-    if before is None:
+    before = run.terms
+    if not before:
         raise RunError(f"{path / 'run.json'} lacks judge: restore it from a copy")
     warnings.warn(
         f"{path} was judged on {before['extractor']}, N = {before['n']}, and would now be judged on "

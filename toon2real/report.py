@@ -172,7 +172,7 @@ def named(cmp: Comparison, run: Run) -> dict:
         "colour": palette(cmp)[cmp.group(run).colour],
         "recipe": run.recipe,
         "about": run.about,
-        "hashes": " ".join(domain["hash"] for domain in run.about.get("data", {}).values()),
+        "hashes": " ".join(domain["hash"] for domain in run.data.values()),
         "pairs": f"{history.pairs.max():,}" if known else "0",
         "epochs": f"{len(history)} of {run.recipe.total_epochs}",
         "time": str(timedelta(seconds=round(history.seconds.sum()))) if known else "0",
@@ -287,8 +287,7 @@ def film(
         epochs = spread(run.sample_epochs, most, run.best)
         cartoons = run.samples()["cartoon"]
         frames.append([(epoch, strip(run.samples(epoch)["to_photo"])) for epoch in epochs])
-        data = run.about.get("data", {})
-        source = data.get("val_cartoon") or data.get("cartoon") or {}
+        source = run.data.get("val_cartoon") or run.data.get("cartoon") or {}
         alike = source.get("hash", index), run.recipe.seed, cartoons.shape
         _, strips = sheets.setdefault(alike, (strip(cartoons), []))
         strips.append({"index": index, "run": named(cmp, run)})
@@ -359,7 +358,7 @@ def command(run: Run) -> str:
     "The command that trains this run again"
     if run.about.get("command"):
         return command_line(run.about["command"])
-    sources = [domain["source"] for domain in run.about.get("data", {}).values()]
+    sources = [domain["source"] for domain in run.data.values()]
     options = run.about.get("options", {}) | {"run": str(run.path), "val": tuple(sources[2:]) or None}
     words = [repr(run.recipe), *map(repr, sources[:2]), *(f"{name}={value!r}" for name, value in options.items())]
     return f"Trainer({', '.join(words)}).fit()"
@@ -424,7 +423,7 @@ def _without_folders(page: str, cmp: Comparison) -> str:
     "The page as it can be sent: a run or folder outside the working folder keeps the last two parts of its path"
     known = {str(run.path) for run in cmp.runs}
     for run in cmp.runs:
-        known |= {domain["source"] for domain in run.about.get("data", {}).values() if domain["source"]}
+        known |= {domain["source"] for domain in run.data.values() if domain["source"]}
     here = Path.cwd()
     for path in map(Path, sorted(known, key=len, reverse=True)):
         if path.is_absolute():

@@ -54,10 +54,9 @@ def how_to_go_on(self: Run) -> str:
     if self.about.get("command"):
         return f"toon2real train --resume {shlex.quote(str(self.path))}"
     path = str(self.path)
-    data = self.about.get("data", {})
-    if all(facts["source"] for facts in data.values()):
+    if all(facts["source"] for facts in self.data.values()):
         return f"Trainer.resume({path!r}).fit()"
-    held = ", val=(val_cartoon, val_photo)" if "val_cartoon" in data else ""
+    held = ", val=(val_cartoon, val_photo)" if "val_cartoon" in self.data else ""
     return f"Trainer.resume({path!r}, cartoon, photo{held}).fit(), with the arrays that it was begun with"
 
 # %% ../nbs/27_runs.ipynb #bc951747

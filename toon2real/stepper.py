@@ -23,8 +23,7 @@ def _measures(runs: list[Run]) -> set[str]:
     "The columns of the histories that are measures; the others are losses"
     names = {"luma_correlation"}
     for run in runs:
-        judge = run.about.get("judge") or {}
-        names.update(judge.get("floor", {}))
+        names.update(run.terms.get("floor", {}))
     return names
 
 

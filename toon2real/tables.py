@@ -148,5 +148,5 @@ def _without_paths(run: Run) -> dict:
     return about | {
         "recipe": recipe_to_dict(run.recipe),
         "options": options | {"extractor": Path(str(options.get("extractor"))).name},
-        "data": {name: domain | {"source": None} for name, domain in run.about["data"].items()},
+        "data": {name: domain | {"source": None} for name, domain in run.data.items()},
     }

@@ -358,7 +358,7 @@ def _last_evaluation(self: Trainer) -> dict | None:
     best, metric, rows = self.run.best, self.run.metric, self.run.judged
     if best is None:
         return None
-    last = rows.filter(list(self.run.about["judge"]["untranslated"])).iloc[-1].to_dict()
+    last = rows.filter(list(self.run.terms["untranslated"])).iloc[-1].to_dict()
     lowest = float(rows[metric][best])
     return dict(epoch=int(rows.index[-1]), metric=metric, value=last[metric], best=lowest, best_epoch=best, all=last)
 
