@@ -167,6 +167,9 @@ def read_state(
 # %% ../nbs/17_generator.ipynb #8a8d9cf0
 def plain_keys(state_dict: dict) -> dict:
     "Without `module.` and without the running statistics of old instance norms"
+    if not isinstance(state_dict, dict):
+        given = f"{type(state_dict).__name__} {state_dict!r:.80}"
+        raise TypeError(f"from_reference takes a state dict, not {given}: read a file with generator.read_state")
     return {
         k.removeprefix("module."): v
         for k, v in state_dict.items()
@@ -190,13 +193,7 @@ def read_reference(
     prefixes: list[str],
 ) -> nn.Module:
     "Fill `net` from a checkpoint of the public reference; ValueError names a key that is unknown or does not fit"
-    layers = {}
-    for name, weight in plain_parameters(net).items():
-        layer, _, part = name.rpartition(".")
-        layers.setdefault(layer, {})[part] = weight
-    wanted = {}
-    for prefix, own in zip(prefixes, layers.values(), strict=True):
-        wanted |= {f"{prefix}.{part}": weight for part, weight in own.items()}
+    wanted = _by_their_names(net, prefixes)
     for key in [*state, *wanted]:
         given, own = _shape_of(key, state), _shape_of(key, wanted)
         if given != own:
@@ -208,6 +205,18 @@ def read_reference(
         for key, weight in wanted.items():
             weight.copy_(state[key])
     return net
+
+
+def _by_their_names(net: nn.Module, prefixes: list[str]) -> dict[str, nn.Parameter]:
+    "The parameters of `net` by the names that the public reference gives them"
+    layers = {}
+    for name, weight in plain_parameters(net).items():
+        layer, _, part = name.rpartition(".")
+        layers.setdefault(layer, {})[part] = weight
+    named = {}
+    for prefix, own in zip(prefixes, layers.values(), strict=True):
+        named |= {f"{prefix}.{part}": weight for part, weight in own.items()}
+    return named
 
 
 def _shape_of(key: str, tensors: dict) -> str:
@@ -263,9 +272,18 @@ class Generator(nn.Module):
         state = plain_keys(state_dict)
         need(state, "model.1.weight")
         n = sum(bool(re.fullmatch(r"model\.\d+\.conv_block\.1\.weight", key)) for key in state)
-        blocks = [f"model.{10 + i}.conv_block.{j}" for i in range(n) for j in (1, 5)]
-        prefixes = ["model.1", "model.4", "model.7", *blocks, *(f"model.{i + n}" for i in (10, 13, 17))]
-        return read_reference(cls(len(state["model.1.weight"]), n), state, prefixes)
+        return read_reference(cls(len(state["model.1.weight"]), n), state, _their_prefixes(n))
+
+    def to_reference(self) -> dict[str, torch.Tensor]:
+        "A state dict that the public reference loads: `from_reference`, the other way"
+        named = _by_their_names(self, _their_prefixes(len(self.blocks)))
+        return {name: weight.detach().clone() for name, weight in named.items()}
+
+
+def _their_prefixes(blocks: int) -> list[str]:
+    "What the public reference calls the convolutions of a generator, in their order"
+    middle = [f"model.{10 + i}.conv_block.{j}" for i in range(blocks) for j in (1, 5)]
+    return ["model.1", "model.4", "model.7", *middle, *(f"model.{i + blocks}" for i in (10, 13, 17))]
 
 # %% ../nbs/17_generator.ipynb #3a3189ae
 @dataclass

@@ -88,6 +88,9 @@ def opened(
             found.append(run)
         else:
             inside = [Run(file.parent) for file in sorted(Path(run).glob("*/run.json"))]
+            if Path(run).is_dir() and not inside and not (Path(run) / "run.json").exists():
+                others = "toon2real evaluate, in Python fid.evaluate, judges folders of translations"
+                raise RunError(f"{run} is not a run and holds none: {others}")
             found += inside or [Run(run)]
     if not found:
         raise RunError("no runs to compare: pass one or more, or their folders")

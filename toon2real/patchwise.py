@@ -160,9 +160,6 @@ class Patchwise(System):
     def to_photo(self, c):
         return self.G_r(c)
 
-    def to_cartoon(self, r):
-        raise ValueError(f"{self.recipe.name} translates from cartoon to photo only: CycleGANs and UNIT do both")
-
 # %% ../nbs/24_patchwise.ipynb #569034d7
 @patch
 def draws(self: Patchwise, batch: Batch) -> dict[str, torch.Tensor]:

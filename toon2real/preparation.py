@@ -133,6 +133,9 @@ def built(recipe: Recipe) -> System:
 def start_from(system: System, source):
     "Give a system the networks of a run or a weights file; its optimisers stay fresh"
     path = Path(getattr(source, "path", source))
+    if path.suffix == ".pth":
+        remedy = "give Trainer what CycleGAN.from_reference makes of all four"
+        raise RunError(f"init_from={str(path)!r} is one network of the public code: {remedy}")
     other = Run(path).system() if path.is_dir() else load_weights(path)
     whole = path.is_dir() and Run(path).checkpoint_steps
     names = [name for name, _ in system.named_children()] if whole else system.generators

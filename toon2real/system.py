@@ -175,13 +175,14 @@ def usable(
 ) -> torch.device:
     "The device of this name; ValueError where nothing can be computed there"
     try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        found = torch.device(best if device is None else device)
         if found.type == "cuda":
             torch.cuda.get_device_properties(found)  # takes no memory of a GPU that another process uses
         else:
             torch.zeros(1, device=found).tolist()
     except (AssertionError, RuntimeError) as e:
-        why = str(e).splitlines()[0]
+        why = str(e).splitlines()[0].partition(". ")[0]  # torch goes on for a page
         raise ValueError(
             f"device={str(device)!r} cannot be used here ({why}): use cpu, or a GPU that torch finds"
         ) from e
@@ -304,7 +305,7 @@ class System(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define to_photo")
 
     def to_cartoon(self, r: torch.Tensor) -> torch.Tensor:
-        raise TypeError(f"{type(self).__name__} does not define to_cartoon")
+        raise ValueError(f"{self.recipe.name} translates from cartoon to photo only: CycleGANs and UNIT do both")
 
     def lr(self, player: Player, epoch: int, iteration: int) -> float:
         "The rate while `epoch` (from 1) and `iteration` (from 1, over all epochs) train"
