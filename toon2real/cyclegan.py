@@ -21,7 +21,7 @@ from .engine import System
 from .files import check_choice
 from .generator import Generator, need
 from .losses import ImagePool, discriminator_loss, exchange, generator_loss, reconstruction
-from .system import Recipe, below, gathered, prefixed, ranks
+from .system import Recipe, Tensors, below, gathered, prefixed, ranks
 
 # %% ../nbs/22_cyclegan.ipynb #594b5299
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _past(self: CycleGAN, domain: str, scratch: dict) -> torch.Tensor:
 
 # %% ../nbs/22_cyclegan.ipynb #55e4dc68
 @patch
-def draws(self: CycleGAN, batch: Batch) -> dict[str, torch.Tensor]:
+def draws(self: CycleGAN, batch: Batch) -> Tensors:
     "For each pool, what it does with the fakes of all processes: a row (slot, swap) a sample, see `exchange`"
     if not self.recipe.pool:
         return {}

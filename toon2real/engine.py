@@ -25,7 +25,7 @@ from fastcore.basics import patch
 from . import __version__
 from .data import Batch
 from .files import check_choice
-from .system import Recipe, System, load_system_state, ranks, system_state
+from .system import Recipe, System, Tensors, load_system_state, ranks, system_state
 
 # %% ../nbs/21_engine.ipynb #d99be93e
 def choose_precision(precision: str, device: torch.device) -> str:
@@ -152,7 +152,7 @@ class Captured:
                 rate = torch.as_tensor(group["lr"], dtype=torch.float32, device=group["params"][0].device)
                 group.update(capturable=True, lr=rate)
 
-    def __call__(self, batch: Batch, draws: dict) -> dict[str, torch.Tensor]:
+    def __call__(self, batch: Batch, draws: dict) -> Tensors:
         self.done += 1
         if self.done <= self.warm_up:
             return self._aside(batch, draws)
@@ -169,7 +169,7 @@ class Captured:
         self.graph.replay()
         return dict(zip(self.names, self.values.clone().unbind()))
 
-    def _aside(self, batch: Batch, draws: dict) -> dict[str, torch.Tensor]:
+    def _aside(self, batch: Batch, draws: dict) -> Tensors:
         "A plain step on the stream that the graph will be recorded on"
         with self.alone:
             main = torch.cuda.current_stream(batch.c.device)

@@ -23,7 +23,7 @@ from .engine import System
 from .files import check_choice
 from .generator import Generator, ReflectionPad, check_sides, init_normal, normed
 from .losses import discriminator_loss, generator_loss, reconstruction
-from .system import Recipe
+from .system import Recipe, Tensors
 
 # %% ../nbs/24_patchwise.ipynb #177124e7
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Patchwise(System):
 
 # %% ../nbs/24_patchwise.ipynb #569034d7
 @patch
-def draws(self: Patchwise, batch: Batch) -> dict[str, torch.Tensor]:
+def draws(self: Patchwise, batch: Batch) -> Tensors:
     "The places to compare in each map, N x S"
     recipe, (height, width) = self.recipe, batch.c.shape[-2:]
     states = [random_state(recipe.seed, "patches", int(i)) for i in batch.index]

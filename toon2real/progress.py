@@ -25,6 +25,7 @@ from tqdm.utils import disp_len
 from .files import WriteError, printable, write_atomic
 from .images import LUMA, data_uri, grid, jpeg_bytes
 from .runs import render
+from .system import Tensors
 from .weights import RunError
 
 # %% ../nbs/35_progress.ipynb #59432d6d
@@ -53,7 +54,7 @@ class Meter:
         self.seen = 0  # steps that were read
         self.average = 0.0  # each term's running mean
 
-    def add(self, terms: dict[str, torch.Tensor]) -> bool:
+    def add(self, terms: Tensors) -> bool:
         "Note a step's terms; True when they were read"
         self.names = list(terms)
         self.rows.append(torch.stack(list(terms.values())))

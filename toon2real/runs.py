@@ -23,7 +23,7 @@ from .engine import commit, environment  # noqa: F401
 from .files import check_choice, given_path, write_atomic
 from .images import data_uri, jpeg_bytes, open_image, png_bytes, to_uint8
 from .journal import Journal, ranges, recipe_in
-from .system import Recipe, System, load_system_state, recipe_to_dict, system_state
+from .system import Recipe, System, Tensors, load_system_state, recipe_to_dict, system_state
 from toon2real.weights import (
     SHIPPED,
     RunError,
@@ -229,7 +229,7 @@ def _write_checkpoint(self: Run, system: System, step: int, **loop: torch.Tensor
 
 # %% ../nbs/27_runs.ipynb #a2ddfa5d
 @patch
-def load_checkpoint(self: Run) -> tuple[int, dict[str, torch.Tensor]]:
+def load_checkpoint(self: Run) -> tuple[int, Tensors]:
     "Step and tensors of the newest sound checkpoint; a damaged one is named in a warning and the one before it is used"
     for step in reversed(self.checkpoint_steps):
         file = self._checkpoint(step)
@@ -271,7 +271,7 @@ def build(self: Run) -> System:
 
 
 @patch
-def restore(self: Run, system: System) -> tuple[int, dict[str, torch.Tensor]]:
+def restore(self: Run, system: System) -> tuple[int, Tensors]:
     "Put the newest sound checkpoint into a system; its step and tensors"
     step, tensors = self.load_checkpoint()
     device = next(system.parameters()).device

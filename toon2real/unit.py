@@ -34,7 +34,7 @@ from toon2real.generator import (
     seeded,
 )
 from .losses import discriminator_loss, lsgan, reconstruction
-from .system import Player, Recipe, prefixed
+from .system import Player, Recipe, Tensors, prefixed
 
 # %% ../nbs/23_unit.ipynb #126de53f
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class UNIT(System):
         r: torch.Tensor,  # photos, likewise
         noise=None,  # six tensors of the codes' shape, in the order of `NOISES`; by default drawn by sample number
         index: np.ndarray = None,  # global sample numbers, as in `System.step`
-    ) -> dict[str, torch.Tensor]:  # loss terms without their weights, and both totals
+    ) -> Tensors:  # loss terms without their weights, and both totals
         "One whole optimisation step: discriminators, then encoders and decoders"
         self._given = noise
         return super().step(c, r, index)
@@ -262,7 +262,7 @@ def draw_noise(
     self: UNIT,
     index,  # global numbers of the samples
     x: torch.Tensor,  # their images: the codes' shape, device and dtype follow
-) -> dict[str, torch.Tensor]:  # a tensor for each of `NOISES`
+) -> Tensors:  # a tensor for each of `NOISES`
     "Standard normal noise, a pure function of the recipe's seed and each sample's number on one kind of device"
     z = torch.empty(len(x), len(NOISES), *self._code_shape(x), device=x.device, dtype=torch.float32)
     generator = torch.Generator(x.device)
@@ -273,7 +273,7 @@ def draw_noise(
 
 
 @patch
-def draws(self: UNIT, batch: Batch) -> dict[str, torch.Tensor]:
+def draws(self: UNIT, batch: Batch) -> Tensors:
     "This step's noise, drawn or given: all of `NOISES` in one tensor; ValueError if what is given fits no code"
     noise, self._given = self._given, None
     given = list(self.draw_noise(batch.index, batch.c).values() if noise is None else noise)

@@ -29,7 +29,7 @@ from .files import check_choice, check_shape, given_path, open_regular, write_at
 from .films import FILM_SUFFIXES
 from .generator import Generator, read_state
 from .images import IMAGE_SUFFIXES, to_tensor, to_uint8
-from .system import Recipe, System, recipe_from_dict, recipe_to_dict
+from .system import Recipe, System, Tensors, recipe_from_dict, recipe_to_dict
 
 # %% ../nbs/25_weights.ipynb #42babf17
 class RunError(ValueError):
@@ -68,7 +68,7 @@ def write_tensors(path: Path, tensors: dict, recipe: Recipe, dtype: torch.dtype 
     write_atomic(path, save_tensors(kept, {"toon2real": json.dumps(about)}))
 
 # %% ../nbs/25_weights.ipynb #68c07e40
-def _tensors_of(system: System, modules: tuple[str, ...]) -> dict[str, torch.Tensor]:
+def _tensors_of(system: System, modules: tuple[str, ...]) -> Tensors:
     "The tensors of some of a system's modules"
     return {name: value for name, value in system.state_dict().items() if name.split(".")[0] in modules}
 
@@ -155,7 +155,7 @@ def _check_shapes(system: System, modules: tuple[str, ...], shapes: dict):
             raise ValueError(f"{name} has the shape {shapes.get(name)}, the recipe says {wanted.get(name)}")
 
 # %% ../nbs/25_weights.ipynb #56569001
-def read_tensors(path: Path, about: dict) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, about: dict) -> Tensors:
     "The tensors of a file whose metadata are `about`; RunError if a bit of either has changed"
     tensors = read_state(path, RunError)
     if not is_intact(about, tensors):
