@@ -56,6 +56,8 @@ class Score(float):
 class _Given:
     "Stands in for the extractor if features came as numbers, whose origin is unknown"
 
+    dims = None
+
     def label(self, metric, dims):
         return other_name(metric, f"given features, {dims}")
 
