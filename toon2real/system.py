@@ -30,7 +30,7 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from .data import Batch, random_state, upload
-from .files import check_shape
+from .files import check_choice, check_shape
 from .images import check_tensor
 
 # %% ../nbs/20_system.ipynb #5cb2b8db
@@ -94,6 +94,8 @@ class Recipe:
         return self.epochs + self.decay_epochs
 
     def replace(self, **changes) -> "Recipe":
+        for field in changes:
+            check_choice([known.name for known in dataclasses.fields(self)], field=field)
         return dataclasses.replace(self, **changes)
 
     def tiny(self, **changes) -> "Recipe":

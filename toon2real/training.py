@@ -22,9 +22,10 @@ from fastcore.basics import patch
 
 from .images import to_uint8
 from toon2real.preparation import (
-    Options,
+    Options,  # noqa: F401
     Preparation,
     as_before,
+    chosen_options,
     determinism,
     refuse_as_held_out,
     refuse_both_splits,
@@ -59,7 +60,8 @@ class Trainer(Preparation):
         refuse_both_splits(cartoon)
         refuse_both_splits(photo)
         refuse_as_held_out(val, cartoon=cartoon, photo=photo)
-        super().__init__(system, cartoon, photo, Options(**options), val, device, init_from, progress, callbacks)
+        chosen = chosen_options(**options)
+        super().__init__(system, cartoon, photo, chosen, val, device, init_from, progress, callbacks)
         begun = dict(command=None, init_from=init_from and str(init_from))  # `toon2real train` puts its command there
         by_the_first(lambda: Run.create(run, self.recipe, self.system, **begun, **self.facts()))
         self.run = Run(run)
