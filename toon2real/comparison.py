@@ -13,7 +13,6 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-import torch
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
@@ -22,6 +21,7 @@ from .features import best_extractor
 from .fid import FLOOR, UNTRANSLATED, Judge, judge_of
 from .lineup import Lineup, differences, held_out, lacks
 from .runs import Run
+from .system import usable
 from .weights import RunError, translate_all
 
 # %% ../nbs/39_comparison.ipynb #5a5545dc
@@ -68,8 +68,7 @@ def _pictures(run: Run, kind: str, given=None) -> np.ndarray:
 # %% ../nbs/39_comparison.ipynb #1d996a90
 def translated(run: Run, epoch: int, cartoons: np.ndarray) -> np.ndarray:
     "What a run makes of cartoons at a kept epoch (uint8 N x H x W x 3), on a GPU if there is one"
-    system = run.system(epoch, "cuda" if torch.cuda.is_available() else "cpu")
-    return translate_all(system, cartoons)
+    return translate_all(run.system(epoch, usable()), cartoons)
 
 # %% ../nbs/39_comparison.ipynb #ea35b401
 class Comparison(Lineup):

@@ -124,7 +124,7 @@ def _compile(self: System):
     before = {name: value.clone() for name, value in system_state(self).items()}
     recipe = self.recipe
     weight = next(self.parameters())
-    black = weight.new_full((recipe.batch // ranks()[1], 3, recipe.side, recipe.side), -1)
+    black = weight.new_full((recipe.batch // ranks().world, 3, recipe.side, recipe.side), -1)
     nets = [net for name, net in self.named_children() if not name.startswith("D_")]
     layout = weight.is_cuda and weight.dtype == torch.float32  # cuDNN has no such layout for float64
     options = {"force_layout_optimization": True} if layout else None
@@ -263,7 +263,7 @@ def speed_up(
     if repays(self.recipe, steps, device.type) if compile == "auto" else compile:
         tell("compiling the networks, which may take minutes the first time")
         self._compile()
-    if device.type == "cuda" and compile and self.drawn_ahead and ranks()[1] == 1:
+    if device.type == "cuda" and compile and self.drawn_ahead and ranks().world == 1:
         self.captured = Captured(self)
     return self
 

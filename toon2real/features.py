@@ -271,7 +271,7 @@ def one_pass(
 # %% ../nbs/30_features.ipynb #90177930
 def _gathered(mine: dict, total: int) -> dict:
     "Rows of all processes of torch.distributed: process i of n has rows i, i + n, ..."
-    parts = [None] * ranks()[1]
+    parts = [None] * ranks().world
     torch.distributed.all_gather_object(parts, mine)
     found = {dims: np.empty((total, x.shape[1]), np.float32) for dims, x in mine.items()}
     for i, part in enumerate(parts):

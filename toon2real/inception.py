@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .generator import read_state
+from .system import usable
 
 # %% ../nbs/29_inception.ipynb #b979e494
 DIMS = (64, 192, 768, 2048)
@@ -156,7 +157,7 @@ class Inception(nn.Module):
                 "ask for fewer, or give the full weights of FID's Inception."
             )
         net = _network(state, self.dims, self.path)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = usable(device)
         self.net = net.to(self.device, dtype, memory_format=torch.channels_last)
 
     def official(self, dims: int) -> bool:

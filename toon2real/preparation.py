@@ -194,7 +194,7 @@ class Preparation:
         system = built(system) if isinstance(system, Recipe) else system
         self.recipe = system.recipe
         self.device = join(usable(device))
-        self.first = ranks()[0] == 0  # of several processes: the one that writes and speaks
+        self.first = ranks().rank == 0  # of several processes: the one that writes and speaks
         self.progress = progress and self.first
         if self.device.type == "cpu" and (told := settle_threads(threads)):
             self._say(told)
@@ -286,7 +286,7 @@ def facts(self: Preparation) -> dict:
         options=asdict(self.options),
         data={name: facts_of(domain) for name, domain in domains.items()},
         samples=self.shown,
-        environment=environment(self.device) | {"processes": ranks()[1]},
+        environment=environment(self.device) | {"processes": ranks().world},
         **({"judge": self.judge.about} if self.judge else {}),
     )
 

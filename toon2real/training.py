@@ -215,7 +215,7 @@ def _loop(self: Trainer, signals: list):
 def _stops(self: Trainer, signals: list) -> bool:
     "Did a signal come, or did somebody ask for a stop? Several processes agree on it wherever losses are read"
     asked = bool(signals or self.stopped or not threading.main_thread().is_alive())
-    if ranks()[1] == 1:
+    if ranks().world == 1:
         return asked
     return self.step % self.meter.every == 0 and anywhere(asked)
 

@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .files import WriteError, atomic, check_range, printable
-from .films import FILM_SUFFIXES, FilmError, Writer, decode, open_film, picture
+from .films import FILM_SUFFIXES, FilmError, Writer, decode, frame_rate, open_film, picture
 from .images import IMAGE_SUFFIXES, ImageError, check_pixels, open_image, resize, to_pil, upright
 from .outputs import FolderReport, Plan, TranslateError, same_file, save_image
 from .runs import Run
@@ -292,7 +292,7 @@ def video(
     if dst.exists() and not overwrite:
         raise TranslateError(f"{dst} exists: choose another name, or pass overwrite=True")
     with open_film(src) as (_, stream):
-        rate = stream.average_rate or stream.guessed_rate or 25
+        rate = frame_rate(stream)
         ratio = stream.sample_aspect_ratio
         promised = stream.frames
     problems = []
