@@ -12,7 +12,7 @@ from toon2real.weights import save_weights
 TEXT = """{recipe.name}: cartoon scenery to photographs, trained on real pictures.
 Data: {cartoons:,} crops of stills of animated films (several studios) and {photos:,} crops of landscape photographs
 of several collections, each of 128 px; held-out ones come from other stills and other photographs.
-Training: {pairs:,} pairs at {recipe.side} px, batch {recipe.batch}, width {recipe.width}, seed {recipe.seed}.
+Training: {pairs:,} pairs at {recipe.side} px, batch {recipe.batch}, width {recipe.width}, seed {recipe.seed}{mean}.
 Epoch {epoch} of {last}{which}.
 Judged on held-out pictures at {recipe.side} px, N = {n} in every set:
 {figures}
@@ -45,6 +45,7 @@ def card_of(run, epoch, limits):
         epoch=epoch,
         last=last,
         which="" if epoch == last else ", chosen on training pictures that it never saw (bench/select_epoch.py)",
+        mean=f", running mean of the weights {run.recipe.average}" if run.recipe.average else "",
         n=run.about["judge"]["n"],
         figures=figures_of(run, epoch),
         limits=limits,
