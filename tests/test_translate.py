@@ -841,3 +841,9 @@ def test_a_steady_film(tiny, tmp_path, tile):
     assert change[0.8] < 0.6 * change[0.0]
     with pytest.raises(ValueError, match="steady=1"):
         t.video(tmp_path / "in.mkv", tmp_path / "x.mkv", steady=1)
+
+
+def test_translating_imports_no_tables_and_no_scipy():
+    code = "import sys, toon2real.translate; print(sorted({'pandas', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

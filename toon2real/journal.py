@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
-import pandas as pd
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 
@@ -188,8 +187,10 @@ def ranges(numbers: list[int]) -> str:
 
 # %% ../nbs/26_journal.ipynb #7192874e
 @patch(as_prop=True)
-def history(self: Journal) -> pd.DataFrame:
+def history(self: Journal) -> "pd.DataFrame":
     "One row an epoch: step, pairs seen, seconds, rate, the mean of each loss term, metrics where they were computed"
+    import pandas as pd  # here, for it takes long to import, and a translation needs no history
+
     file = self.path / "history.csv"
     data = b""
     rows = pd.DataFrame({"epoch": pd.Series(dtype=int)})
@@ -205,7 +206,7 @@ def history(self: Journal) -> pd.DataFrame:
     return rows
 
 
-def _check_rows(rows: pd.DataFrame):
+def _check_rows(rows: "pd.DataFrame"):
     "ValueError unless epochs are increasing whole numbers and the other counts are possible"
     counted = rows[["epoch", *({"pairs", "seconds"} & set(rows))]]
     if not ((counted >= 0) & (counted < 1e12)).all(axis=None):
@@ -219,7 +220,7 @@ def _sha256(data: bytes) -> str:
 
 
 @patch
-def _check_history(self: Journal, data: bytes, rows: pd.DataFrame):
+def _check_history(self: Journal, data: bytes, rows: "pd.DataFrame"):
     "A warning if history.csv is not as the training wrote it; RunError if it is gone"
     file = self.path / "history.csv"
     digests = self.path / "history.sha256"
@@ -239,7 +240,7 @@ def _check_history(self: Journal, data: bytes, rows: pd.DataFrame):
 
 
 @patch
-def _write_history(self: Journal, rows: pd.DataFrame):
+def _write_history(self: Journal, rows: "pd.DataFrame"):
     "Replace the history and its checksum"
     self.check_there()
     file = self.path / "history.csv"
@@ -255,6 +256,8 @@ def _write_history(self: Journal, rows: pd.DataFrame):
 @patch
 def add_row(self: Journal, row: dict):
     "Append an epoch, or replace it and what follows. ValueError where only some epochs have pairs or seconds"
+    import pandas as pd
+
     rows = self.history
     rows = rows[rows.epoch < row["epoch"]]
     row = pd.DataFrame([row])
@@ -312,7 +315,7 @@ def metric(self: Journal) -> str | None:
 
 
 @patch(as_prop=True)
-def judged(self: Journal) -> pd.DataFrame:
+def judged(self: Journal) -> "pd.DataFrame":
     "The rows of the history that have metrics, by epoch"
     rows = self.history.set_index("epoch")
     return rows[rows[self.metric].notna()] if self.metric in rows else rows.iloc[:0]

@@ -26,7 +26,6 @@ from PIL import Image
 from .engine import choose_precision
 from .files import check_choice, check_range
 from .images import resize, to_tensor, to_uint8
-from .scores import TILE as SMALL
 from .system import System
 from .weights import looking
 
@@ -233,7 +232,7 @@ class Steady:
 
     def blend(self, frame: np.ndarray, maps: list) -> list:
         "The maps of the next frame, blended"
-        small = np.asarray(Image.fromarray(frame).resize(SMALL, Image.Resampling.BOX), float)
+        small = np.asarray(Image.fromarray(frame).resize((32, 18), Image.Resampling.BOX), float)
         if np.abs(small - self.last).mean() <= _CUT:
             both = zip(maps, self.maps)
             maps = [(torch.lerp(a, a0, self.keep), torch.lerp(b, b0, self.keep)) for (a, b), (a0, b0) in both]
