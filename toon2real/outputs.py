@@ -74,7 +74,7 @@ class FolderReport:
 
 # %% ../nbs/33_outputs.ipynb #bdb60e55
 def same_file(one: Path, other: Path) -> bool:
-    "Are both there, and one and the same?"
+    "Do both paths exist and name the same file?"
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
@@ -89,7 +89,7 @@ def _check_folder(out: Path):
 
 
 class Plan:
-    "What is to be translated, and where each result goes. The rest stands in the report"
+    "What is to be translated, and where each result goes. The report has the files that are not"
 
     def __init__(
         self,

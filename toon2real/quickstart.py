@@ -83,7 +83,7 @@ class Apart:
             self.run.update(environment=self.run.about["environment"] | {"threads": 1})
 
     def start(self):
-        "Begin, or go on where the run is"
+        "Begin or resume the run"
         code = "import sys; from toon2real.quickstart import _go_on; _go_on(sys.argv[1])"
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", code, str(self.run.path)],
