@@ -128,10 +128,16 @@ def _answers(path: Path) -> list[dict]:
     return answers
 
 # %% ../nbs/53_study.ipynb #8b6f91af
-def _outputs(title: str, system, cartoons: list[np.ndarray]) -> list[np.ndarray]:
+def _outputs(title: str, system, cartoons: list[np.ndarray], names: list[str]) -> list[np.ndarray]:
     "Translations of all cartoons by a system, or the translations themselves"
+    folder = Path(system) if isinstance(system, str | Path) else None
     if isinstance(system, np.ndarray):
         outputs = list(system)
+    elif folder and folder.is_dir() and not (folder / "run.json").exists():
+        outputs, theirs = as_pictures(folder)
+        for name, own in zip(names, theirs):
+            if Path(name).stem != Path(own).stem:
+                raise ValueError(f"{folder / own} would stand for {name}: name each translation like its cartoon")
     else:
         (translation,) = as_translations({title: system})
         outputs = [np.asarray(to_pil(translation.translate(to_pil(cartoon)))) for cartoon in cartoons]
@@ -159,7 +165,7 @@ class HumanStudy(PictureWidget):
 
     def __init__(
         self,
-        systems,  # what `CompareSystems` takes, or {title: translations of all images, uint8 N x H x W x 3}
+        systems,  # what `CompareSystems` takes, or {title: translations of all images, in a folder or an array}
         images,  # the cartoons: a folder, files, or uint8 N x H x W x 3
         out: Path,  # file for the answers; it is added to
         seed: int = 0,  # of order and sides
@@ -171,12 +177,12 @@ class HumanStudy(PictureWidget):
         check_range(1, trials=trials)
         self.out = Path(out)
         self.participant = participant
-        self.cartoons, _ = as_pictures(images)
+        self.cartoons, names = as_pictures(images)
         self.photos, _ = as_pictures(scenes(8, seed=7000, side=128, kind="photo") if photos is None else photos)
         if not isinstance(systems, dict):
             systems = {one.title: one.translate for one in as_translations(systems)}
         _check_names(systems)
-        self.systems = {name: _outputs(name, one, self.cartoons) for name, one in systems.items()}
+        self.systems = {name: _outputs(name, one, self.cartoons, names) for name, one in systems.items()}
         rng = np.random.default_rng(seed)
         noise = [rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in self.photos]
         self.shown = {**self.systems, None: self.cartoons, CATCH[0]: self.photos, CATCH[1]: noise}
