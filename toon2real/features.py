@@ -189,7 +189,7 @@ def _channels_last(images):
 
 def _pixels(item):
     "uint8 H x W x 3 of a path, a PIL image or an array"
-    return np.asarray(to_pil(open_image(item) if _is_path(item) else item))
+    return np.array(to_pil(open_image(item) if _is_path(item) else item))
 
 # %% ../nbs/30_features.ipynb #e762ca94
 class ImageSet:

@@ -336,9 +336,10 @@ def layers(
         raise ValueError(f"{type(net).__name__} has no convolutions: there is no architecture to draw")
     names = {module: name for name, module in net.named_modules()}
     blocks = [name for module, name in names.items() if isinstance(module, ResBlock)]
-    lists = [(module, name) for module, name in names.items() if isinstance(module, nn.ModuleList)]
-    branches = [f"{name}.{i}" for module, name in lists for i in range(len(module))]
-    found, before = [], []
+    lists = [name for module, name in names.items() if isinstance(module, nn.ModuleList)]
+    branches = [name for name in names.values() if name.rpartition(".")[0] in lists]
+    found = []
+    before = []
 
     def note(module, args, out):
         kind, name, shape = type(module).__name__, names[module], tuple(out.shape[1:])

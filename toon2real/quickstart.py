@@ -41,13 +41,12 @@ from .weights import RunError, translate_all
 # %% ../nbs/46_quickstart.ipynb #e8740f7b
 def side_by_side(
     pictures: dict[str, np.ndarray],  # name -> uint8 N x H x W x 3: a column each
-    rows: int = 6,
     side: int = 128,  # of each picture, enlarged if it is smaller
 ) -> Image.Image:
-    "The first pictures of several sets, a row for each picture, with the names below"
+    "The first six pictures of several sets, a row for each picture, with the names below"
     columns = []
     for images in pictures.values():
-        enlarged = [resize(to_pil(image), side, filter=Image.Resampling.BICUBIC) for image in images[:rows]]
+        enlarged = [resize(to_pil(image), side, filter=Image.Resampling.BICUBIC) for image in images[:6]]
         columns.append(grid(enlarged, cols=1))
     return grid(columns, cols=len(columns), captions=[TITLES.get(name, name) for name in pictures])
 
