@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import listify
 from tqdm.auto import tqdm
 
 from .comparison import *  # noqa: F403
@@ -38,7 +39,7 @@ def table1(**changes) -> list[Recipe]:
 
 # %% ../nbs/41_experiment.ipynb #feeb096d
 def train_all(
-    recipes: Iterable[Recipe],  # names must differ
+    recipes: Recipe | Iterable[Recipe],  # one, or several whose names differ
     cartoon,  # folder, or what else `Trainer` takes
     photo,  # likewise
     out: Path,  # the runs are out/<recipe name>, with seeds out/<recipe name>-seed<k>
@@ -60,6 +61,7 @@ def prepare(recipes: Iterable[Recipe], cartoon, photo, out: Path, **options) -> 
 # %% ../nbs/41_experiment.ipynb #52ccf4bf
 def _plan(recipes: Iterable[Recipe], out: Path, seeds: Iterable[int] = None) -> dict[Path, Recipe]:
     "The folder of each training"
+    recipes = listify(recipes)
     if seeds is not None:
         recipes = [recipe.replace(seed=seed) for recipe, seed in product(recipes, seeds)]
     plan = {}

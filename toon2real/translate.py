@@ -68,6 +68,8 @@ class Translator:
         side: int = None,  # resize pictures to this short side first, such as that of the training
     ):
         check_range(1, 2**31, side=side and operator.index(side))
+        if not isinstance(system, System):
+            raise TypeError(f"{system!r:.80} is no system: Translator.load takes runs, files of weights, and names")
         self.system = system if device is None else system.to(device)
         self.tiled = Tiled(self.system, direction, precision, tile)
         self.side = side
