@@ -93,7 +93,7 @@ def split_alpha(image: Image.Image) -> Opened:
 def read_image(path: Path) -> Opened:
     "`split_alpha` of a file; whatever is wrong with it is an `ImageError` that names it"
     rgb = open_image(path)
-    with Image.open(path) as image:
+    with Path(path).open("rb") as file, Image.open(file) as image:  # Pillow 13 garbles turned TIFFs that it maps itself
         return split_alpha(image) if image.has_transparency_data else (rgb, None)
 
 # %% ../nbs/34_translate.ipynb #6b8ec842
