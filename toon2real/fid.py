@@ -161,20 +161,6 @@ def _cosines(x: torch.Tensor, y: torch.Tensor) -> float:
     "Mean over places, sum over images"
     return float(F.cosine_similarity(x, y, dim=1).double().mean((1, 2)).sum())
 
-# %% ../nbs/31_fid.ipynb #21312098
-class _CartoonMaps:
-    "Spatial Mixed_6e features of the judged cartoons, for the content of what is made of them"
-
-    def __init__(self):
-        self.maps = {}  # of each batch, by its first row
-
-    def keep(self, rows: range, maps: dict):
-        self.maps[rows.start] = F.normalize(maps[768], dim=1).half().cpu()
-
-    def cosines(self, rows: range, maps: dict) -> float:
-        "Sum over the images of a batch"
-        return _cosines(maps[768], self.maps[rows.start].to(maps[768]))
-
 # %% ../nbs/31_fid.ipynb #9f826723
 class Judge:
     """Held-out cartoons and photographs, fixed: `judge(translations)` is a dict of KID, FID, weighted FID and its
@@ -221,9 +207,9 @@ class Judge:
     def _look(self, photos: ImageSet, others: ImageSet):
         "Compute once what every row is compared with"
         spatial = hasattr(self.extractor, "maps") and self.extractor.dims >= 768
-        self._cartoon_maps = _CartoonMaps() if spatial else None
+        self._cartoon_maps = {} if spatial else None  # of each batch, by its first row
         self.target = self._features(photos)
-        self.input = self._features(self.inputs.take(self.index), self._cartoon_maps.keep if spatial else None)
+        self.input = self._features(self.inputs.take(self.index), self._keep_maps if spatial else None)
         self.untranslated = self._row(self.input, 0.0, 1.0 if spatial else None)
         self.floor = self._judged(others)
 
@@ -272,6 +258,12 @@ def _allowed(self: Judge, n: int | None, others: ImageSet | None) -> int:
 def _features(self: Judge, images: ImageSet, see=None) -> dict:
     return features(images, self.dims, extractor=self.extractor, see=see, **self.kw)
 
+
+@patch
+def _keep_maps(self: Judge, rows: range, maps: dict):
+    "Keep what the network sees at every place of some cartoons, for the content of what is made of them"
+    self._cartoon_maps[rows.start] = F.normalize(maps[768], dim=1).half().cpu()
+
 # %% ../nbs/31_fid.ipynb #17a9273a
 @patch
 def _judged(self: Judge, images: ImageSet) -> dict:
@@ -279,7 +271,7 @@ def _judged(self: Judge, images: ImageSet) -> dict:
     cosines = []
 
     def see(rows, maps):
-        cosines.append(self._cartoon_maps.cosines(rows, maps))
+        cosines.append(_cosines(maps[768], self._cartoon_maps[rows.start].to(maps[768])))
 
     x = self._features(images, see if self._cartoon_maps else None)
     to_input = frechet_features(x[self.dims[0]], self.input[self.dims[0]])

@@ -91,7 +91,10 @@ SAMPLE_COLUMNS = ("cartoon", "to_photo", "cartoon_back", "photo", "to_cartoon", 
 ONE_WAY_COLUMNS = ("cartoon", "to_photo", "photo")
 
 
-def translate_samples(system: System, c: torch.Tensor, r: torch.Tensor) -> dict[str, np.ndarray]:
+Samples = dict[str, np.ndarray]  # uint8 N x H x W x 3, by column
+
+
+def translate_samples(system: System, c: torch.Tensor, r: torch.Tensor) -> Samples:
     "`SAMPLE_COLUMNS` (`ONE_WAY_COLUMNS` without `to_cartoon`) -> uint8 N x H x W x 3: pictures of both domains"
     rows = []
     with looking(system), system.amp():
@@ -121,7 +124,7 @@ def _samples(self: Run, epoch: int) -> Path:
 
 
 @patch
-def save_samples(self: Run, epoch: int, samples: dict[str, np.ndarray]):
+def save_samples(self: Run, epoch: int, samples: Samples):
     "Write one epoch's sheet"
     self.check_there()
     columns = [np.concatenate(list(samples[name]), axis=0) for name in SAMPLE_COLUMNS if name in samples]
@@ -147,7 +150,7 @@ def _pick(self: Run, epoch: int | None, kept: list[int], what: str) -> int:
 
 
 @patch
-def samples(self: Run, epoch: int = None) -> dict[str, np.ndarray]:
+def samples(self: Run, epoch: int = None) -> Samples:
     "The sheet of an epoch (the last one by default), as `translate_samples` made it"
     epoch = self._pick(epoch, self.sample_epochs, "samples")
     file = self._samples(epoch)
