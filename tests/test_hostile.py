@@ -223,6 +223,9 @@ def test_a_pickle_is_refused_without_a_hint_at_how_to_run_it(tmp_path):
     with pytest.raises(ValueError, match="x.pth.*not executed") as told:
         Translator.load(tmp_path / "x.pth")
     assert "weights_only" not in str(told.value) and not (tmp_path / "ran").exists()
+    torch.save({1: torch.zeros(2)}, tmp_path / "numbered.pth")
+    with pytest.raises(RunError, match="numbered.pth is not the state dict"):
+        Translator.load(tmp_path / "numbered.pth")
 
 
 def test_pipes_are_no_weights(tmp_path):

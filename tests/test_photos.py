@@ -781,5 +781,5 @@ def test_command(server, tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(photos, "download", stop)
-    with pytest.raises(SystemExit, match="run the same again"):
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
         photos_command(tmp_path / "a", base=server.base)

@@ -160,7 +160,9 @@ def read_state(
         raise error(f"{why}. Ask for a state dict, or for safetensors") from None
     except Exception as e:  # broken archives raise almost anything
         raise error(f"{path} is not a readable file of weights ({type(e).__name__}: {e})") from e
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
         raise error(f"{path} is not the state dict of one network: save those that it holds one by one")
     return state
 

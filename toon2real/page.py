@@ -18,7 +18,7 @@ import pandas as pd
 from jinja2 import Template
 
 from .catalogue import Catalogue
-from .files import check_shape, printable, read_json, write_atomic
+from .files import check_shape, printable, read_json, utf8, write_atomic
 from .images import data_uri
 from .picks import DONE, FILTERS, FIRM, Picks, when
 from .sources import CurateError
@@ -40,7 +40,7 @@ def static_page(
         script="\n".join(text for name, text in texts.items() if name.endswith(".js")),
         data=json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
     )
-    write_atomic(path, page.encode())
+    write_atomic(path, utf8(page))
     return Path(path)
 
 # %% ../nbs/12_page.ipynb #42e309a0

@@ -213,5 +213,4 @@ def photos_command(
     try:
         print(printable(download(tags, folder, n, side, licences, Flickr(base=base, rate=rate), progress), "\n"))
     except KeyboardInterrupt:
-        stopped = f"\nStopped. What was kept is in {folder}; run the same again to continue."
-        raise SystemExit(stopped) from None
+        raise KeyboardInterrupt(f"stopped: what was kept is in {folder}, and the same command goes on") from None

@@ -23,7 +23,7 @@ from scipy.fft import dctn
 from scipy.sparse.csgraph import connected_components
 
 from .files import in_background
-from .films import FilmError, decode, open_film, picture, timecode
+from .films import FilmError, decode, frame_rate, open_film, picture, timecode
 from .images import jpeg_bytes
 
 # %% ../nbs/08_scores.ipynb #da79b270
@@ -281,6 +281,7 @@ class FilmReader:
         self._last = -math.inf  # seconds of the sampled frame before it
         with open_film(path) as (container, stream):
             self._ratio = stream.sample_aspect_ratio or 1
+            self._frame = 1 / float(frame_rate(stream))  # seconds
             duration = (container.duration or 0) / av.time_base
             if stream.duration:
                 duration = float(stream.duration * stream.time_base)
@@ -360,5 +361,5 @@ def _finish(self: FilmReader):
         problem = self.problems[0] if self.problems else "it holds none"
         raise FilmError(f"{self.path}: no frame could be decoded ({problem}): copy or download it again")
     duration = self.facts["duration"]
-    if self.end < duration - max(2.0, 0.02 * duration):
+    if self.end < duration - max(2.0, 0.02 * duration, 1.5 * self._frame):
         self.problems.append(f"it ends at {timecode(self.end)} of {timecode(duration)}: cut short")
