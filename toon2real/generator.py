@@ -160,9 +160,8 @@ def read_state(
         raise error(f"{why}. Ask for a state dict, or for safetensors") from None
     except Exception as e:  # broken archives raise almost anything
         raise error(f"{path} is not a readable file of weights ({type(e).__name__}: {e})") from e
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
-    ):
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise error(f"{path} is not the state dict of one network: save those that it holds one by one")
     return state
 

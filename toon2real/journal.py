@@ -28,7 +28,8 @@ _TEXT = str, type(None)
 _FACTS = {"*": (*_TEXT, int, float)}
 _DOMAIN = {"source": _TEXT, "images": int, "hash": str}
 _SHOWN = "metric", "main", "extractor", "images"  # of the judge, in tables and figures
-_JUDGE = {"n": int, "seed": int, "available": dict, "untranslated": dict, "floor": dict}
+_MEASURES = {"*": (int, float)}
+_JUDGE = {"n": int, "seed": int, "available": dict, "untranslated": _MEASURES, "floor": _MEASURES}
 _ABOUT = {  # what run.json may say
     "recipe": dict,
     "until?": int,
@@ -48,6 +49,9 @@ def _read_run_json(file: Path) -> dict:
     texts = [about.get("judge", {}).get(name, "") for name in _SHOWN]
     if not "".join(texts).isprintable():
         raise ValueError(f"judge has control characters in {texts}")
+    data = about.get("data", {})
+    if ("val_cartoon" in data) != ("val_photo" in data):
+        raise ValueError("data has held-out pictures of one kind alone")
     return about
 
 
