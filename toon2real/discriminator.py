@@ -40,7 +40,7 @@ class _Divided(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g):
         divided, u, v, sigma = ctx.saved_tensors
-        along = torch.vdot(g.flatten(), divided.flatten())
+        along = torch.dot(g.flatten(), divided.flatten())
         across = torch.addr(g.flatten(1), along * u, v, alpha=-1)
         return across.div_(sigma).view(divided.shape), None, None, None
 
@@ -56,7 +56,7 @@ class SpectralNorm(_SpectralNorm):
     def _vectors(self, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         "u, v and sigma; in train mode after a power iteration"
         if not self.training:
-            return self._u.clone(), self._v.clone(), torch.vdot(self._u, torch.mv(matrix, self._v))
+            return self._u.clone(), self._v.clone(), torch.dot(self._u, torch.mv(matrix, self._v))
         u = torch.mv(matrix, self._v)
         u = u / u.norm()
         v = torch.mv(matrix.T, u)

@@ -204,8 +204,8 @@ class Captured:
             except RuntimeError as e:
                 torch.cuda.set_stream(main)  # where a recording breaks off, its stream stays in force
                 self.broken.append(graph)
-                first = e.__context__ or e  # the end of a recording that broke off is an error too
-                self._give_up(str(first).strip().partition("\n")[0][:160])
+                # the end of a recording that broke off is an error too; a name for it would keep the step's memory
+                self._give_up(str(e.__context__ or e).strip().partition("\n")[0][:160])
                 return
         self.names = list(terms)
         self.graph = graph

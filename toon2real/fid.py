@@ -159,7 +159,7 @@ def _check_pairs(outputs: ImageSet, inputs: ImageSet):
 
 def _cosines(x: torch.Tensor, y: torch.Tensor) -> float:
     "Mean over places, sum over images"
-    return float(F.cosine_similarity(x, y, dim=1).double().mean((1, 2)).sum())
+    return float(F.cosine_similarity(x, y, dim=1).cpu().double().mean((1, 2)).sum())
 
 # %% ../nbs/31_fid.ipynb #9f826723
 class Judge:

@@ -64,7 +64,7 @@ class Meter:
         "Copy the noted terms to the host; `NotFinite` if one is not finite"
         if not self.rows:
             return False
-        values = torch.stack(self.rows).double().cpu().numpy()
+        values = torch.stack(self.rows).cpu().double().numpy()
         self.rows = []
         for i, row in enumerate(values):
             bad = [name for name, value in zip(self.names, row) if not np.isfinite(value)]

@@ -277,9 +277,8 @@ def build(self: Run) -> System:
 def restore(self: Run, system: System) -> tuple[int, Tensors]:
     "Put the newest sound checkpoint into a system; its step and tensors"
     step, tensors = self.load_checkpoint()
-    device = next(system.parameters()).device
     try:
-        load_system_state(system, {name: value.to(device) for name, value in tensors.items()})
+        load_system_state(system, tensors)
     except (KeyError, ValueError, RuntimeError) as e:
         raise RunError(
             f"{self._checkpoint(step)} does not hold what its recipe needs ({e}): "

@@ -26,7 +26,7 @@ from PIL import Image
 from .engine import choose_precision
 from .files import check_choice, check_range
 from .images import resize, to_tensor, to_uint8
-from .system import System
+from .system import System, advising
 from .weights import looking
 
 # %% ../nbs/32_tiles.ipynb #5634a87a
@@ -149,7 +149,8 @@ class Tiled:
     def _ready(self):
         "The network, in evaluation mode and at our precision, for one thread at a time"
         half = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with self.lock, looking(self.system), torch.inference_mode(), half:
+        advice = advising("Translate with a smaller tile, or end other programs that use the GPU")
+        with self.lock, looking(self.system), torch.inference_mode(), half, advice:
             yield getattr(self.system, self.direction)
 
 # %% ../nbs/32_tiles.ipynb #61cb2582

@@ -33,7 +33,7 @@ from toon2real.preparation import (
 )
 from .progress import Diverged, Meter, NotFinite, Pace, in_words, luma_correlation
 from .runs import Run, refuse_taken, translate_samples
-from .system import Recipe, System, anywhere, by_the_first, html_table, ranks
+from .system import Recipe, System, advising, anywhere, by_the_first, html_table, ranks
 from .weights import RunError, as_kept, translate_all
 
 _all_ = ["Options", "stills"]
@@ -433,11 +433,12 @@ def _train(self: Trainer, began=lambda: None):
             if self.first:
                 self._first_samples()
             began()
-            self._loop(signals)
+            with advising("Ask for less at once (side, width, batch), or end other programs that use the GPU"):
+                self._loop(signals)
             self.state = "stopped" if self.steps_left else "finished"
         except BaseException as e:
             self.state = "failed"
-            self.problem = f"{type(e).__name__}: {e}"
+            self.problem = " ".join([f"{type(e).__name__}: {e}", *getattr(e, "__notes__", ())])
             raise
         finally:
             if self.first:
