@@ -338,12 +338,12 @@ def test_a_resumed_run_has_the_same_bits(recipe, tmp_path):
 
 
 def test_from_the_processor_to_the_gpu_and_back(tmp_path):
-    "A run goes on where it was, wherever it goes on; the warning says that its bits may differ"
+    "A run goes on where it was, wherever it goes on; a warning says that its bits may differ"
     trainer(tmp_path / "run", device="cpu", precision="float32").fit(1)
-    for device, epochs in (("cuda", 2), ("cpu", 3)):
-        with pytest.warns(UserWarning, match="goes on in another environment"):
-            resumed = Trainer.resume(tmp_path / "run", CARTOONS, PHOTOS, device=device, progress=False)
-        resumed.fit(epochs)
+    with pytest.warns(UserWarning, match="goes on in another environment"):
+        resumed = Trainer.resume(tmp_path / "run", CARTOONS, PHOTOS, device="cuda", progress=False)
+    resumed.fit(2)
+    Trainer.resume(tmp_path / "run", CARTOONS, PHOTOS, device="cpu", progress=False).fit(3)
     run = Run(tmp_path / "run")
     assert len(run.history) == 3 and np.isfinite(run.history.G_r).all()
     for device in ("cpu", "cuda"):
@@ -435,6 +435,21 @@ def test_nothing_warns(tmp_path):
     assert run.best == 1
     words = "stream", "graph", "capturable", "determinis", "pinned"
     assert not [str(one.message) for one in told if any(word in str(one.message).lower() for word in words)]
+
+
+def test_a_full_gpu_is_told_with_a_remedy(tmp_path):
+    training, translator = trainer(tmp_path / "run", device="cuda"), Translator.load("toon2real", device="cuda")
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-9)
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            training.fit(1)
+        with pytest.raises(torch.OutOfMemoryError) as full:
+            translator(scenes(1, side=512)[0])
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "(side, width, batch)" in training.problem
+    assert "smaller tile" in full.value.__notes__[0]
 
 
 # --- last, for PyTorch's allocator remembers it ---
