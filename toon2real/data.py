@@ -30,7 +30,7 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
-from .files import WriteError, atomic, check_range, given_path, in_background, printable, write_atomic
+from .files import WriteError, atomic, check_range, given_path, in_background, is_path, printable, write_atomic
 from .images import ImageError, list_images, open_image, resize, to_float
 from .scenes import check_scene, scene
 
@@ -294,7 +294,7 @@ def open(
         if source.side == side:
             return source
         source = source.origin
-    if isinstance(source, str | os.PathLike):
+    if is_path(source):
         find = _scenes if str(source).startswith("scenes:") else _files
         pile = find(source, int(side), cache)
         domain = _open_map(pile, progress)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from .data import cache_folder
-from .files import WriteError, atomic
+from .files import WriteError, atomic, is_path
 from .images import LUMA, ImageError, check_pixels, list_images, open_image, to_pil, to_uint8
 from toon2real.inception import (
     DIMS,  # noqa: F401
@@ -166,10 +166,6 @@ class SimpleFeatures:
         return "simple features"
 
 # %% ../nbs/30_features.ipynb #2827a0e2
-def _is_path(o) -> bool:
-    return isinstance(o, (str, os.PathLike))
-
-
 def _channels_last(images):
     "An array or tensor of images as uint8 N x H x W x 3"
     if getattr(images, "ndim", 0) != 4:
@@ -189,7 +185,7 @@ def _channels_last(images):
 
 def _pixels(item):
     "uint8 H x W x 3 of a path, a PIL image or an array"
-    return np.array(to_pil(open_image(item) if _is_path(item) else item))
+    return np.array(to_pil(open_image(item) if is_path(item) else item))
 
 # %% ../nbs/30_features.ipynb #e762ca94
 class ImageSet:
@@ -202,11 +198,11 @@ class ImageSet:
         self.stored = True  # is it on disk, so that its features are worth keeping?
         if isinstance(source, ImageSet):
             self.items, self.stored = source.items, source.stored
-        elif _is_path(source):
+        elif is_path(source):
             self.items = list_images(source)
         elif isinstance(source, (list, tuple)):
             self.items = list(source)
-            self.stored = all(map(_is_path, source))
+            self.stored = all(map(is_path, source))
         elif hasattr(source, "images"):
             self.items = _channels_last(source.images)
         else:
@@ -237,7 +233,7 @@ class ImageSet:
         "SHA-256 of the files as they lie on disk, or of the pixels, in order"
 
         def one(item) -> bytes:
-            if _is_path(item):
+            if is_path(item):
                 return hashlib.sha256(Path(item).read_bytes()).digest()
             pixels = np.ascontiguousarray(_pixels(item))
             return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
@@ -350,7 +346,7 @@ def best_extractor(
     **kw,  # for `Inception`
 ):
     'An extractor by its name, or itself. With "auto", missing weights are no error; a warning names unusable ones'
-    if not _is_path(which):
+    if not is_path(which):
         return which if hasattr(which, "dims") else OwnFeatures(which)
     if str(which) == "simple":
         return SimpleFeatures()

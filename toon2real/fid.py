@@ -29,7 +29,7 @@ from toon2real.distances import (
     subsample,
 )
 from .features import ImageSet, extractor_for, features, is_features, other_name
-from .files import check_range
+from .files import check_range, is_path
 from .images import list_images
 
 _all_ = ["frechet_distance"]
@@ -140,7 +140,7 @@ def weighted_fid(
 def _counted(images: ImageSet, what: str) -> str:
     "How many there are, and in which folder"
     first = images.items[0]
-    folder = f" in {Path(first).parent}" if isinstance(first, (str, Path)) else ""
+    folder = f" in {Path(first).parent}" if is_path(first) else ""
     return f"{len(images)} {what}{folder}"
 
 
@@ -152,7 +152,7 @@ def _check_pairs(outputs: ImageSet, inputs: ImageSet):
             "they are compared pair by pair, so remove files without a partner"
         )
     for a, b in zip(outputs.items, inputs.items):
-        paths = isinstance(a, (str, Path)) and isinstance(b, (str, Path))
+        paths = is_path(a) and is_path(b)
         if paths and Path(a).stem != Path(b).stem:
             raise ValueError(f"{a} would be paired with {b}: name each output like its input")
 

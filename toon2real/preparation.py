@@ -9,7 +9,6 @@ __all__ = ['Options', 'chosen_options', 'stills', 'Preparation']
 
 # %% ../nbs/36_preparation.ipynb #prep0006
 import hashlib
-import os
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,7 @@ from .data import Domain, Pairs, choose, in_both, load_side
 from .engine import choose_precision, environment, settle_threads
 from .features import best_extractor
 from .fid import Judge, judge_of
-from .files import check_range, check_shape, counted, printable
+from .files import check_range, check_shape, counted, is_path, printable
 from .images import to_tensor
 from .outputs import same_file
 from .progress import Record, TensorBoard, display_progress
@@ -58,7 +57,7 @@ class Options:
         check_range(1, **{name: getattr(self, name) for name in counts})
         check_range(0, save_minutes=self.save_minutes)
         check_range(4, evaluate_n=self.evaluate_n)
-        if not isinstance(self.extractor, str | os.PathLike):
+        if not is_path(self.extractor):
             remedy = "a run stores its name; for a function of your own, call experiment.judge_run afterwards"
             raise TypeError(f"extractor={self.extractor!r} is no name: {remedy}")
         object.__setattr__(self, "extractor", str(self.extractor))
@@ -75,7 +74,7 @@ def chosen_options(**given) -> Options:
 # %% ../nbs/36_preparation.ipynb #70a6a566
 def refuse_both_splits(pictures):
     "ValueError where a folder of curated pictures is given whole"
-    folder = Path(pictures) if isinstance(pictures, str | os.PathLike) else None
+    folder = Path(pictures) if is_path(pictures) else None
     if folder and (folder / "train").is_dir() and (folder / "val").is_dir():
         raise ValueError(f"{folder} holds train/ and val/, which is held out: train on {folder / 'train'}")
 
@@ -84,7 +83,7 @@ def refuse_as_held_out(val, **trained):
     "ValueError where a folder that is trained on is also given as held out"
     for (name, pictures), held_out in zip(trained.items(), val or ()):
         both = pictures, held_out
-        if all(isinstance(given, str | os.PathLike) for given in both) and same_file(*both):
+        if all(map(is_path, both)) and same_file(*both):
             raise ValueError(
                 f"{held_out} is trained on, so its pictures are not held out: give other ones as --val-{name}, "
                 "or leave --val-cartoon and --val-photo out (in Python val=(cartoon, photo))"

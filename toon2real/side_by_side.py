@@ -18,6 +18,7 @@ from fastcore.basics import patch
 
 from . import demo
 from .comparison import Comparison
+from .files import is_path
 from .images import ImageError, list_images, open_image, png_bytes, to_pil
 from .lineup import TITLES, colour, told_apart
 from .live import PictureWidget, static
@@ -87,10 +88,10 @@ def as_pictures(
     images,  # a folder, a file, several files, or uint8 N x H x W x 3
 ) -> tuple[list[np.ndarray], list[str]]:  # pictures, uint8 H x W x 3, and their names
     "Pictures, in any form, with their names"
-    if isinstance(images, (str, Path)):
+    if is_path(images):
         images = list_images(images) if Path(images).is_dir() else [Path(images)]
     names = [one.name if isinstance(one, Path) else f"picture {number + 1}" for number, one in enumerate(images)]
-    opened = [to_pil(open_image(one) if isinstance(one, (str, Path)) else one) for one in images]
+    opened = [to_pil(open_image(one) if is_path(one) else one) for one in images]
     if not opened:
         raise ImageError("no pictures to show: pass one or more")
     return [np.asarray(one) for one in opened], names
