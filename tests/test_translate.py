@@ -540,6 +540,24 @@ def test_turned_film(same, tmp_path):
     assert psnr(f.to_ndarray(format="rgb24"), np.rot90(view[0], -1)) > 25  # the matrix (0 1 -1 0) turns clockwise
 
 
+def test_a_trimmed_film_is_whole(same, tmp_path):
+    "As phones and editors trim: an MP4 that holds frames before the first one that is shown"
+    film(tmp_path / "whole.mkv", [scene(2, side=48)] * 12)
+    trimmed = tmp_path / "trimmed.mp4"
+    kept = {"avoid_negative_ts": "disabled"}  # times below 0, which become an edit list
+    with av.open(str(tmp_path / "whole.mkv")) as source, av.open(str(trimmed), "w", options=kept) as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= 500
+                packet.dts -= 500
+                packet.stream = stream
+                out.mux(packet)
+    with warnings.catch_warnings(action="error"):
+        report = same.video(trimmed, tmp_path / "out.mp4", progress=False)
+    assert (report.frames, report.missing) == (7, 0)
+
+
 def test_broken_films(same, tmp_path):
     film(tmp_path / "in.mkv", view * 3, codec="libx264", sound="aac")
     data = (tmp_path / "in.mkv").read_bytes()

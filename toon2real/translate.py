@@ -297,6 +297,8 @@ def video(
         rate = frame_rate(stream)
         ratio = stream.sample_aspect_ratio
         promised = stream.frames
+        if stream.duration:  # fewer are shown of a film that a phone has trimmed
+            promised = min(promised, round(stream.duration * stream.time_base * rate))
     problems = []
     frames = ((picture(frame, ratio), seconds) for _, seconds, frame in decode(src, problems=problems))
     bar = tqdm(total=promised or None, unit="frame", desc=printable(src.name), disable=not progress)
