@@ -94,9 +94,14 @@ class Trainer(Preparation):
         return max(0, self.until * self.pairs.steps - self.step)
 
     @property
+    def epochs_done(self) -> int:
+        "Epochs that are complete"
+        return self.step // self.pairs.steps
+
+    @property
     def current_epoch(self) -> int:
         "The epoch under way, from 1"
-        return min(self.step // self.pairs.steps + 1, self.until)
+        return min(self.epochs_done + 1, self.until)
 
 # %% ../nbs/37_training.ipynb #trai0007
 @patch
@@ -388,7 +393,7 @@ def _load(self: Trainer):
     self.meter.sums = state["loop/meter"].numpy().copy()
     self.seconds = float(state["loop/seconds"])
     last = max(self.run.history.epoch, default=0)
-    done = self.step // self.pairs.steps
+    done = self.epochs_done
     if last < done:
         file = self.run.path / "history.csv"
         remedy = "restore it from a copy; the training continues without them"
@@ -416,7 +421,7 @@ def fit(self: Trainer, epochs: int = None, background: bool = False) -> "Run | B
     self._say(f"{self.run.path}: all {until} epochs are trained")
     if self.first:
         with suppress(RunError, OSError), self.run.locked():
-            self.run.truncate(self.step // self.pairs.steps)  # what a kill after the last step left half-written
+            self.run.truncate(self.epochs_done)  # what a kill after the last step left half-written
     return self.run
 
 # %% ../nbs/37_training.ipynb #trai0026
@@ -469,7 +474,7 @@ def _begin(self: Trainer, held: ExitStack):
             f"{self.run.path} has gone on to step {newest} since this trainer left it: use {self.run.how_to_go_on}"
         )
     self.run.update(until=self.until)
-    self.run.truncate(self.step // self.pairs.steps)
+    self.run.truncate(self.epochs_done)
     self.run.forget_stop()
     self.judged = self._last_evaluation()
 
