@@ -442,9 +442,9 @@ def test_a_full_gpu_is_told_with_a_remedy(tmp_path):
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e-9)
     try:
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(torch.cuda.OutOfMemoryError):
             training.fit(1)
-        with pytest.raises(torch.OutOfMemoryError) as full:
+        with pytest.raises(torch.cuda.OutOfMemoryError) as full:
             translator(scenes(1, side=512)[0])
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -35,7 +35,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return precision
     fast = False
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
     elif device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
         fast = torch.cpu.get_capabilities().get("avx512_bf16", False)
     return "bf16" if fast else "float32"

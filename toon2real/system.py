@@ -200,7 +200,7 @@ def advising(remedy: str):
     "A context that adds to the error of a full GPU what helps"
     try:
         yield
-    except torch.OutOfMemoryError as e:
+    except torch.cuda.OutOfMemoryError as e:
         e.add_note(remedy)
         raise
 
