@@ -168,6 +168,7 @@ def test_own_system(folders, tmp_path, capsys, monkeypatch):
         (["train"], 1, "which pictures?"),
         (["train", "--cartoon", "nowhere", "--photo", "nowhere"], 1, "nowhere"),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run"),
+        (["train", "--resume", __file__], 1, "test_cli.py is not a run"),
         (["translate", "nowhere", "x.png", "--out", "y"], 1, "nowhere"),
         (["train", "--side", "64", "unit"], 1, "--side is a hyperparameter, and these come last"),
         (["train", "--decay-epochs=1"], 1, "toon2real --decay-epochs"),

@@ -71,7 +71,7 @@ class Journal:
         file = self.path / "run.json"
         try:
             self.about = _read_run_json(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not a run: it has no run.json") from None
         except (OSError, ValueError) as e:
             raise RunError(f"{file} is damaged ({e}): restore it from a copy") from e

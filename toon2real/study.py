@@ -182,7 +182,7 @@ class HumanStudy(PictureWidget):
         if not isinstance(systems, dict):
             systems = {one.title: one.translate for one in as_translations(systems)}
         _check_names(systems)
-        self.systems = {name: _outputs(name, one, self.cartoons, names) for name, one in systems.items()}
+        self.systems = {str(name): _outputs(name, one, self.cartoons, names) for name, one in systems.items()}
         rng = np.random.default_rng(seed)
         noise = [rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in self.photos]
         self.shown = {**self.systems, None: self.cartoons, CATCH[0]: self.photos, CATCH[1]: noise}
@@ -360,6 +360,7 @@ def study_results(
     pass_mark: float = 0.8,  # share of catch trials that a participant must get right
 ) -> pd.DataFrame:  # a row for each question and system
     "Scores of a human study: log-strengths with 95 % intervals, answers, people, agreement"
+    check_range(1, reps=reps)
     answers = pd.DataFrame(_answers(Path(out)))
     if answers.empty:
         raise ValueError(f"{out} holds no answers yet: let somebody take the study")
