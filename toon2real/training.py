@@ -435,10 +435,10 @@ def _train(self: Trainer, began=lambda: None):
         self.problem = ""
         try:
             self._tell("begin")
-            if self.first:
-                self._first_samples()
-            began()
             with advising("Ask for less at once (side, width, batch), or end other programs that use the GPU"):
+                if self.first:
+                    self._first_samples()
+                began()
                 self._loop(signals)
             self.state = "stopped" if self.steps_left else "finished"
         except BaseException as e:
