@@ -336,7 +336,7 @@ study
 
 def test_compare_systems_in_one_line(lab, page):
     "The notebook's own cell, no arguments: the shipped systems on embedded scenes, with the truth beside them"
-    cell = cell_of("52_side_by_side", "CompareSystems()")
+    cell = cell_of("53_side_by_side", "CompareSystems()")
     open_notebook(page, lab, "one_line", "from toon2real.widgets import CompareSystems", cell)
     root = page.locator(".t2r-compare")
     root.wait_for()
@@ -401,7 +401,7 @@ def test_human_study(lab, page, tmp_path):
 
 def test_epoch_stepper_of_the_shipped_runs(lab, page):
     "Three runs in step, by mouse and by key, in both themes and two widths"
-    cell = cell_of("51_stepper", "EpochStepper(demo.runs())")
+    cell = cell_of("52_stepper", "EpochStepper(demo.runs())")
     open_notebook(page, lab, "shipped", "from toon2real import demo\nfrom toon2real.widgets import EpochStepper", cell)
     root = page.locator(".t2r-stepper")
     root.wait_for()

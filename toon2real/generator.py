@@ -103,7 +103,7 @@ class ToColours(nn.Conv2d):
         columns = self.weight.permute(3, 0, 1, 2).reshape(k * out, channels, k, 1)
         y = F.conv2d(x, columns).reshape(len(x), k, out, x.shape[2] - k + 1, x.shape[3])
         n, column, *rest = y.stride()
-        moved = y.as_strided((*y.shape[:4], x.shape[3] - k + 1), (n, column + 1, *rest))
+        moved = y.as_strided((*y.shape[:4], x.shape[3] - k + 1), (n, column + rest[-1], *rest))
         return moved.sum(1) + self.bias.view(-1, 1, 1)
 
 # %% ../nbs/17_generator.ipynb #c33adef0
