@@ -23,6 +23,11 @@ def run(tmp_path_factory):
     return Trainer(SMALL, CARTOONS, PHOTOS, path, samples=3, progress=False).fit()
 
 
+def test_the_public_reference_has_no_such_network():
+    with pytest.raises(TypeError, match="PatchGenerator is no network of the public reference"):
+        SMALL.build().G_r.to_reference()
+
+
 def test_samples_have_the_columns_that_exist(run):
     "Three columns, one of them the translations of the kept generator"
     samples = run.samples()

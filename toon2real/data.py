@@ -9,7 +9,6 @@ __all__ = ['DataError', 'random_state', 'choose', 'load_side', 'read_image', 'ca
            'Order', 'epoch_order', 'upload', 'Batch', 'Pairs']
 
 # %% ../nbs/16_data.ipynb #e71ea1d8
-import filecmp
 import hashlib
 import json
 import math
@@ -17,7 +16,6 @@ import operator
 import os
 import re
 import warnings
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,14 +324,15 @@ def files(self: Domain) -> list[Path]:
 
 def in_both(one: Domain, other: Domain) -> list[Path]:
     "The files of one domain that are also, byte for byte, among those of another"
-    of_size = defaultdict(list)
-    for file in other.files:
-        of_size[file.stat().st_size].append(file)
-    return [
-        file
-        for file in one.files
-        if any(filecmp.cmp(file, twin, shallow=False) for twin in of_size[file.stat().st_size])
-    ]
+    mine, theirs = ({file: file.stat().st_size for file in domain.files if file.is_file()} for domain in (one, other))
+    sizes = {*mine.values()} & {*theirs.values()}
+    digests = {_content_hash(file) for file, size in theirs.items() if size in sizes}
+    return [file for file, size in mine.items() if size in sizes and _content_hash(file) in digests]
+
+
+def _content_hash(file: Path) -> bytes:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 # %% ../nbs/16_data.ipynb #f535129c
 class Order(NamedTuple):

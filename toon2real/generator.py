@@ -277,6 +277,8 @@ class Generator(nn.Module):
 
     def to_reference(self) -> dict[str, torch.Tensor]:
         "A state dict that the public reference loads: `from_reference`, the other way"
+        if type(self) is not Generator:
+            raise TypeError(f"{type(self).__name__} is no network of the public reference: only a Generator is")
         named = _by_their_names(self, _their_prefixes(len(self.blocks)))
         return {name: weight.detach().clone() for name, weight in named.items()}
 

@@ -81,7 +81,7 @@ def refuse_both_splits(pictures):
 # %% ../nbs/37_preparation.ipynb #bd41607e
 def refuse_as_held_out(val, **trained):
     "ValueError where a folder that is trained on is also given as held out"
-    for (name, pictures), held_out in zip(trained.items(), val or ()):
+    for (name, pictures), held_out in zip(trained.items(), () if val is None else val):
         both = pictures, held_out
         if all(map(is_path, both)) and same_file(*both):
             raise ValueError(

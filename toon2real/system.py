@@ -14,7 +14,6 @@ import atexit
 import dataclasses
 import importlib
 import os
-import sys
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -120,11 +119,17 @@ def _recipe_class(path: str) -> type:
     if module.startswith("toon2real.") and module.removeprefix("toon2real.").isidentifier():
         with suppress(ModuleNotFoundError):
             importlib.import_module(module)
-    cls = getattr(sys.modules.get(module), name, None)
-    if isinstance(cls, type) and issubclass(cls, Recipe):
-        return cls
+    known = {f"{cls.__module__}:{cls.__qualname__}": cls for cls in _subclasses(Recipe)}  # the newest of a name
+    if path in known:
+        return known[path]
     remedy = "define or import it first (on the command line: toon2real --import MODULE COMMAND), or update toon2real"
     raise ValueError(f"unknown recipe {path!r}: {remedy}")
+
+
+def _subclasses(cls: type):
+    yield cls
+    for child in cls.__subclasses__():
+        yield from _subclasses(child)
 
 
 def recipe_from_dict(d: dict) -> Recipe:
@@ -416,8 +421,9 @@ def compiled(self: System):
     try:
         yield
     finally:
-        for net in self.forwards:
+        for net, forward in self.forwards.items():
             del net.forward
+            getattr(forward, "sums", {}).clear()  # see `winograd.Quick`
 
 # %% ../nbs/21_system.ipynb #c0mean01
 @patch

@@ -67,11 +67,13 @@ def winograd(
 
 # %% ../nbs/18_winograd.ipynb #w1n00014
 class Quick:
-    "The forward of a `Generator` that trains in bf16 on a CPU"
+    """The forward of a `Generator` that trains in bf16 on a CPU; it has no second derivatives.
+
+    Whoever changes weights empties `sums` first."""
 
     def __init__(self, net: Generator):
         self.net = net
-        self.sums = {}  # convolution -> version of its weight, and sums that no backward has reached yet
+        self.sums = {}  # convolution -> its `kernel_sums`
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         check_sides("Generator", x)
@@ -104,18 +106,16 @@ class Quick:
             return winograd(x, self.sums_of(layer)) + layer.bias.bfloat16().view(-1, 1, 1)
 
     def sums_of(self, layer: nn.Conv2d) -> torch.Tensor:
-        "The `kernel_sums` of a layer, kept for the other forwards of the same backward"
-        version, sums = self.sums.get(layer, (None, None))
-        if version == layer.weight._version:
-            return sums
-        sums = kernel_sums(layer.weight.bfloat16())
+        "The `kernel_sums` of a layer; those with a gradient are kept for further forwards"
+        sums = self.sums.get(layer)
+        if sums is None:
+            sums = kernel_sums(layer.weight.bfloat16())
         if sums.requires_grad:
-            self.sums[layer] = layer.weight._version, sums
-            sums.register_hook(lambda gradient: self.sums.pop(layer) and None)
+            self.sums[layer] = sums
         return sums
 
 # %% ../nbs/18_winograd.ipynb #w1n00021
 def goes_quick(net: nn.Module, precision: str) -> bool:
     "Does `Quick` make the training steps of this network faster?"
-    on_cpu = next(net.parameters()).device.type == "cpu"
-    return type(net) is Generator and net.width >= 64 and precision == "bf16" and on_cpu
+    wide = type(net) is Generator and net.width >= 64
+    return wide and precision == "bf16" and next(net.parameters()).device.type == "cpu"
