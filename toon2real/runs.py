@@ -49,10 +49,17 @@ class Run(Journal):
 
 # %% ../nbs/28_runs.ipynb #281c44c4
 @patch(as_prop=True)
+def program(self: Run) -> str:
+    "What to type before a command that reads this run: `toon2real`, and `--import MODULE` if it was begun with that"
+    words = self.about.get("command") or []
+    return shlex.join(["toon2real", *words[1:3]]) if words[1:2] == ["--import"] else "toon2real"
+
+
+@patch(as_prop=True)
 def how_to_go_on(self: Run) -> str:
     "What to type so that the training continues"
     if self.about.get("command"):
-        return f"toon2real train --resume {shlex.quote(str(self.path))}"
+        return f"{self.program} train --resume {shlex.quote(str(self.path))}"
     path = str(self.path)
     if all(facts["source"] for facts in self.data.values()):
         return f"Trainer.resume({path!r}).fit()"
@@ -293,7 +300,7 @@ def system(self: Run, epoch: int | str = None, device="cpu") -> System:
     if epoch == "best":
         epoch = self.best
         if epoch is None:
-            raise RunError(f"{self.path} has no best epoch: it was never judged (toon2real evaluate {self.path})")
+            raise RunError(f"{self.path} has no best epoch: it was never judged ({self.program} evaluate {self.path})")
     if epoch is None and self.checkpoint_steps:
         built = self.build()
         self.restore(built)
