@@ -1,5 +1,6 @@
 "The command line: train, resume, translate, and errors that fit in a line"
 
+import importlib
 import re
 import shutil
 import sys
@@ -138,10 +139,15 @@ def test_other_systems(folders, tmp_path, system):
     assert main(args) == 0 and Run(tmp_path / "r").recipe.name == system
 
 
-def test_own_system(folders, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    "A working folder for modules of the user's"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("toon2real.cli.OWN", {})
+
+
+def test_own_system(own, folders, capsys):
     source = """
         from dataclasses import dataclass
         from toon2real.cyclegan import CycleGANRecipe
@@ -149,17 +155,56 @@ def test_own_system(folders, tmp_path, capsys, monkeypatch):
         @dataclass(frozen=True)
         class OwnRecipe(CycleGANRecipe):
             name: str = "own"
+            samples: int = 5
 
         own = OwnRecipe()
         """
     Path("own_system.py").write_text(textwrap.dedent(source))
     data = ["--cartoon", str(folders / "cartoon"), "--photo", str(folders / "photo")]
-    words = ["--import", "own_system", "train", *data, "--until", "1", "own", *SMALL]
+    words = ["--import", "own_system", "train", *data, "--until", "1", "--samples", "2", "own", *SMALL]
     assert main(words) == 0
     run = Run("runs/own")
     assert type(run.recipe).__name__ == "OwnRecipe" and run.about["command"] == ["toon2real", *words]
-    assert main(["--import", "no_system", "train"]) == 1
-    assert "--import no_system: no module that can be imported" in said(capsys)[1][-1]
+    assert run.about["options"]["samples"] == 2 and run.recipe.samples == 5
+    assert f"next: toon2real --import own_system translate {run.path} " in said(capsys)[0]
+
+
+@pytest.mark.parametrize("name", ["no_system", "no_package.system", "own_module.py", ".own_module"])
+def test_a_module_that_is_not_there(own, capsys, name):
+    Path("own_module.py").touch()
+    assert main(["--import", name, "train"]) == 1
+    assert f"--import {name}: no module that can be imported" in said(capsys)[1][0]
+
+
+def test_an_empty_name_of_a_module(own, capsys):
+    assert main(["--import", "", "train"]) == 1
+    assert "an empty argument stands after --import" in said(capsys)[1][0]
+
+
+@pytest.mark.parametrize("line", ["import no_such_library", "len(5)", "int('five')", "from os import no_such_name"])
+def test_an_error_in_a_module_of_the_users_says_where(own, capsys, monkeypatch, line):
+    monkeypatch.delitem(sys.modules, "own_error", raising=False)
+    importlib.invalidate_caches()
+    Path("own_error.py").write_text(line)
+    assert main(["--import", "own_error", "train"]) == 1
+    error = capsys.readouterr().err
+    assert f'{Path("own_error.py").resolve()}", line 1' in error and "without .py" not in error
+
+
+@pytest.mark.parametrize(
+    "line", ["own = toon2real.replace(width=8)", "a, b = (toon2real.replace(name='own', width=w) for w in (8, 16))"]
+)
+def test_own_systems_take_no_name_that_another_has(own, capsys, monkeypatch, line):
+    monkeypatch.delitem(sys.modules, "own_name", raising=False)
+    importlib.invalidate_caches()
+    Path("own_name.py").write_text(f"from toon2real.cyclegan import toon2real\n{line}")
+    assert main(["--import", "own_name", "train"]) == 1
+    assert re.search("own_name: another system has the name .*replace", said(capsys)[1][0])
+
+
+def test_curate_beside_a_module_of_the_users(own, folders):
+    Path("curate.py").touch()
+    assert main(["--import", "curate", "curate", "cat.db", "--sources", str(folders / "cartoon")]) == 0
 
 
 @pytest.mark.parametrize(

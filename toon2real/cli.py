@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache, partial, wraps
 from itertools import takewhile
 from pathlib import Path
@@ -138,15 +139,18 @@ def train_class():
             if trainer.state == "stopped" or not trainer.first:
                 return
             _say(f"{run}\nsamples: {run.path / 'samples'}")
-            _say(f"next: toon2real translate {run.path} PICTURE_OR_FOLDER --out FOLDER")
+            _say(f"next: {run.program} translate {run.path} PICTURE_OR_FOLDER --out FOLDER")
 
     return Train
 
 
 def _refuse_before_system(args: list[str]):
     "ValueError for a hyperparameter that stands before the system's name"
+    from toon2real.preparation import Options
+
     recipes = presets()
-    hyperparameters = {field for recipe in recipes.values() for field in asdict(recipe)}
+    options = {field.name for part in (train_class(), Options) for field in fields(part)}
+    hyperparameters = {field for recipe in recipes.values() for field in asdict(recipe)} - options
     for word in takewhile(lambda word: word not in recipes, args):
         option = word.partition("=")[0]
         if option.startswith("--") and option[2:].replace("-", "_") in hyperparameters:
@@ -415,12 +419,22 @@ def _import_own(module: str):
     sys.path.insert(0, os.getcwd())
     try:
         own = importlib.import_module(module)
-    except (ImportError, TypeError) as e:
-        where = "name one in this folder or in PYTHONPATH, without .py"
-        raise ValueError(f"--import {module}: no module that can be imported ({e}): {where}") from e
+    except Exception as e:
+        missing = e.name if isinstance(e, ModuleNotFoundError) else None
+        if module.startswith(".") or f"{module}.".startswith(f"{missing}."):
+            where = "name one in this folder or in PYTHONPATH, without .py"
+            raise ValueError(f"--import {module}: no module that can be imported ({e}): {where}") from e
+        traceback.print_exc()
+        raise ValueError(f"--import {module}: mend the error above, which comes from your module") from e
     from toon2real.system import Recipe
 
-    OWN.update({one.name: one for one in vars(own).values() if isinstance(one, Recipe)})
+    for variable, recipe in vars(own).items():
+        if not isinstance(recipe, Recipe):
+            continue
+        if presets().get(recipe.name, recipe) != recipe:
+            remedy = f"give {variable} another by replace(name=...)"
+            raise ValueError(f"--import {module}: another system has the name {recipe.name!r}: {remedy}")
+        OWN[recipe.name] = recipe
 
 
 def _run(name: str, args: list[str], imported: list[str]):
@@ -512,7 +526,7 @@ def main(argv=None) -> int:
     warn_once = cache(lambda text: _complain(f"warning: {text}"))
     warnings.showwarning = lambda message, *_: warn_once(str(message))
     try:
-        _refuse_empty(args)
+        _refuse_empty([*imported, *args])
         with _on_a_terminal():
             if imported:
                 _import_own(imported[1])

@@ -356,7 +356,8 @@ class Curation:
     def _meant(self, command: list[str], known: Thresholds) -> "Curation":
         "These options, with the known thresholds where none are given"
         if command:
-            return cli(Curation, args=command[2:], default=Curation(self.catalogue, thresholds=known))
+            first = 4 if command[1] == "--import" else 2  # after toon2real --import MODULE curate
+            return cli(Curation, args=command[first:], default=Curation(self.catalogue, thresholds=known))
         return replace(self, thresholds=known) if self.thresholds == Thresholds() else self
 
     def __call__(self, command: list[str] = ()):
