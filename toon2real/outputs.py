@@ -78,13 +78,13 @@ def same_file(one: Path, other: Path) -> bool:
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
-def _check_folder(out: Path):
-    "TranslateError where no folder for results can be made, or nothing be written into it"
+def _check_folder(out: Path, todo: list | None = None):
+    "TranslateError where no folder for results can be made, or nothing be written into it although there is more to do"
     place = Path(os.path.abspath(out))
     there = next(filter(os.path.exists, (place, *place.parents)), place)
     if not os.path.isdir(there):
         raise TranslateError(f"{there} is no folder: choose one for the results")
-    if not os.access(there, os.W_OK):
+    if todo and not os.access(there, os.W_OK):
         raise TranslateError(f"{there} may not be written to: choose another folder, or change its permissions")
 
 
@@ -139,6 +139,7 @@ class Plan:
         for file in list_images(source, kinds, self.report.skipped):
             if Path(inside) not in Path(os.path.realpath(file)).parents:
                 self.add(file, self.named(target / file.relative_to(source)))
+        _check_folder(target, self.todo)
 
 # %% ../nbs/34_outputs.ipynb #9de587c9
 @patch
@@ -168,3 +169,4 @@ def inputs(
             self.folder(path, place if len(given) > 1 else out, IMAGE_SUFFIXES | FILM_SUFFIXES)
         except ImageError as e:
             self.report.skipped.append((path, str(e)))
+    _check_folder(out, self.todo)

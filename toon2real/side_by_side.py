@@ -90,7 +90,7 @@ def as_pictures(
     "Pictures, in any form, with their names"
     if is_path(images):
         images = list_images(images) if Path(images).is_dir() else [Path(images)]
-    names = [one.name if isinstance(one, Path) else f"picture {number + 1}" for number, one in enumerate(images)]
+    names = [Path(one).name if is_path(one) else f"picture {number + 1}" for number, one in enumerate(images)]
     opened = [to_pil(open_image(one) if is_path(one) else one) for one in images]
     if not opened:
         raise ImageError("no pictures to show: pass one or more")

@@ -24,6 +24,7 @@ import pandas as pd
 import traitlets as T
 from fastcore.basics import patch
 
+from . import demo
 from .files import check_choice, check_range, check_shape, read_json, utf8
 from .images import data_uri, jpeg_bytes, to_pil
 from .live import PictureWidget, static
@@ -133,10 +134,10 @@ def _outputs(title: str, system, cartoons: list[np.ndarray], names: list[str]) -
     folder = Path(system) if isinstance(system, str | Path) else None
     if isinstance(system, np.ndarray):
         outputs = list(system)
-    elif folder and folder.is_dir() and not (folder / "run.json").exists():
+    elif folder and system not in demo.NAMES and folder.is_dir() and not (folder / "run.json").exists():
         outputs, theirs = as_pictures(folder)
         for name, own in zip(names, theirs):
-            if Path(name).stem != Path(own).stem:
+            if Path(name).suffix and Path(name).stem != Path(own).stem:
                 raise ValueError(f"{folder / own} would stand for {name}: name each translation like its cartoon")
     else:
         (translation,) = as_translations({title: system})

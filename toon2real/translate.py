@@ -202,10 +202,22 @@ def _finished(jobs: dict[tuple, Future], report: FolderReport) -> dict[tuple, ob
     return finished
 
 
+_SUBFILE = 254  # the TIFF tag NewSubfileType
+
+
 def _animated(file: Path) -> bool:
     "Has a picture more frames than the one that is read?"
-    with Image.open(file) as image:  # an MPO's others are smaller, or the other eye's
+    with Image.open(file) as image:
+        if image.format == "TIFF":
+            return any(not _reduced(image, page) for page in range(1, image.n_frames))
+        # an MPO's others are smaller, or the other eye's
         return image.format != "MPO" and getattr(image, "is_animated", False)
+
+
+def _reduced(image: Image.Image, page: int) -> bool:
+    "Is a page of a TIFF a smaller copy of another one?"
+    image.seek(page)
+    return bool(image.tag_v2.get(_SUBFILE, 0) & 1)
 
 
 _STILL = "the first of its frames was translated: call the result of a GIF .mp4, or convert the input, for all of them"
