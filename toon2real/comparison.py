@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 from .data import Domain, choose
-from .features import best_extractor
+from .features import OwnFeatures, best_extractor
 from .fid import FLOOR, UNTRANSLATED, Judge, judge_of
 from .lineup import Lineup, differences, held_out, lacks
 from .runs import Run
@@ -131,6 +131,10 @@ class Comparison(Lineup):
             judge.images = first["images"]  # another processor draws the same scenes, but not to the last bit
         return judge
 
+    def knows(self, run: Run) -> bool:
+        "Are the run's recorded numbers this judge's? Never with a function of your own: it may have changed since"
+        return not isinstance(self.extractor, OwnFeatures) and run.same_judge(self.judge.about)
+
     @cached_property
     def table(self) -> pd.DataFrame:
         "Floor, untranslated input, and each run at its best and its last epoch; `.attrs` has the terms"
@@ -212,7 +216,7 @@ COUNTS = ("seed", "epoch", "pairs", "seconds", "parameters")  # of a row of the 
 def _measured(cmp: Comparison) -> pd.DataFrame:
     "The table"
     judge = cmp.judge
-    recorded = next((run.terms for run in cmp.runs if run.same_judge(judge.about)), judge.about)
+    recorded = next((run.terms for run in cmp.runs if cmp.knows(run)), judge.about)
     rows = {
         FLOOR: judge.floor | recorded.get("floor", {}),
         UNTRANSLATED: judge.untranslated | recorded["untranslated"],
@@ -250,7 +254,7 @@ def _facts(run: Run, which: str, epoch: int) -> dict:
 def _metrics(cmp: Comparison, run: Run, epoch: int) -> dict:
     "The metrics of a kept epoch: as its history has them, where the same judge wrote them"
     known = {}
-    if run.same_judge(cmp.judge.about) and epoch in run.judged.index:
+    if cmp.knows(run) and epoch in run.judged.index:
         known = run.judged.loc[epoch].filter(list(cmp.judge.untranslated)).to_dict()
     if known and not cmp.reps:
         return known

@@ -103,8 +103,9 @@ def judge_run(
     judge = alone.judge
     cartoons = alone.all_pictures[0][judge.index]
     with run.locked():
-        known = set(run.judged.index) if run.same_judge(judge.about) and not again else set()
-        run.note_judge(judge.about)
+        same = alone.knows(run)
+        known = set(run.judged.index) if same and not again else set()
+        run.note_judge(judge.about, keep=same)
         epochs = sorted(set(run.weight_epochs) & set(run.history.epoch) - known)
         for epoch in tqdm(
             epochs, desc=f"judging {run.name}", unit="epoch", disable=not (progress and epochs), leave=False

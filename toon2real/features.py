@@ -157,7 +157,7 @@ class SimpleFeatures:
         return {"simple": simple_features(images)}
 
     def key(self, dims):
-        return "simple-1"
+        return f"{dims}-1"
 
     def label(self, metric, dims):
         return other_name(metric, "simple features")
@@ -389,4 +389,6 @@ def features(
         name = images.digest()[:32] + (f"-{rank}of{world}" if world > 1 else "")
         found = _cached(name, extractor, depths, len(rows), compute)
     found = _gathered(found, len(images)) if world > 1 else found
+    if not found.keys() >= set(depths):
+        raise ValueError(f"dims={dims!r}: {extractor!r} found {', '.join(map(str, found))} alone: leave dims out")
     return {depth: found[depth] for depth in depths} if isinstance(dims, tuple) else found[depths[0]]

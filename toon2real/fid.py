@@ -329,7 +329,7 @@ def evaluate(
     generated,  # translated validation cartoons (folder, tensor, ...), or a dict name -> such
     target,  # validation photographs
     input,  # the cartoons that were translated, in the order of `generated`
-    dims=(768, 192),  # feature depths; the first is the main one. "simple" for hand-made features
+    dims=None,  # feature depths, as for `Judge` (default: what `extractor` has; without one (768, 192))
     n: int = None,  # images in every set of every row (default: as many as possible)
     seed: int = 0,  # which of them, and the intervals
     reps: int = 100,  # resamplings for the intervals
@@ -342,6 +342,8 @@ def evaluate(
     systems = {name: ImageSet(images) for name, images in systems.items()}
     for images in systems.values():
         _check_pairs(images, ImageSet(input))
+    if dims is None and kw.get("extractor") is None:
+        dims = (768, 192)
     judge = Judge(target, input, dims, n, seed, reps, **kw)
     rows = {name: judge(images) for name, images in systems.items()}
     table = pd.DataFrame({FLOOR: judge.floor, UNTRANSLATED: judge.untranslated} | rows).T.rename_axis("name")

@@ -291,13 +291,13 @@ def same_judge(self: Journal, about: dict) -> bool:
 
 
 @patch
-def note_judge(self: Journal, about: dict):
-    "Write down what metrics are measured on (`Judge.about`); metrics by another judge are removed"
-    if self.terms == about:
+def note_judge(self: Journal, about: dict, keep: bool = True):
+    "Write down what metrics are measured on (`Judge.about`); metrics by another judge, or all, are removed"
+    if keep and self.terms == about:
         return
     rows = self.history
     metrics = list(self.terms.get("untranslated", ()))
-    if not self.same_judge(about) and set(rows) & set(metrics):
+    if not (keep and self.same_judge(about)) and set(rows) & set(metrics):
         self._write_history(rows.drop(columns=metrics, errors="ignore"))
     self.update(judge=about)
 
