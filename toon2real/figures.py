@@ -85,7 +85,8 @@ def one_judge(
         history = cmp.history(run)
         if not _measured(history, judge.get("metric")):
             raise RunError(
-                f"{run.path} has no judged epoch: run `toon2real evaluate {run.path}`, or train with evaluate_every="
+                f"{run.path} has no judged epoch: run `{run.program} evaluate {run.path}`, "
+                "or train with evaluate_every="
             )
         if not run.same_judge(first.terms):
             raise RunError(

@@ -210,9 +210,9 @@ def lacks(
         done = len(lineup.history(run))
         total = run.recipe.total_epochs
         if done < total and lineup.until is None:
-            sentences.append(f"{label} has {done} of {total} epochs: `toon2real train --resume {path}`.")
+            sentences.append(f"{label} has {done} of {total} epochs: `{run.program} train --resume {path}`.")
         if done and run.best is None:
-            sentences.append(f"{label} was never judged, so it has no best epoch: `toon2real evaluate {path}`.")
+            sentences.append(f"{label} was never judged, so it has no best epoch: `{run.program} evaluate {path}`.")
         if not (given or held_out(run)):
             sentences.append(
                 f"{label} had no pictures held out, so it is judged on those it was trained on: "

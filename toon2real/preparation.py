@@ -373,6 +373,6 @@ def _warn_of_judge(run: Run, now: Judge):
     warnings.warn(
         f"{path} was judged on {before['extractor']}, N = {before['n']}, and would now be judged on "
         f"{now.extractor!r}, N = {now.n}, or on other pictures: it continues without metrics. Restore what it had "
-        f"(TOON2REAL_INCEPTION names a weights file), or judge it anew afterwards: toon2real evaluate {path}",
+        f"(TOON2REAL_INCEPTION names a weights file), or judge it anew afterwards: {run.program} evaluate {path}",
         stacklevel=4,
     )

@@ -340,7 +340,7 @@ def _evaluate(self: Trainer) -> dict:
     except RuntimeError as e:
         warnings.warn(
             f"{self.run.name}, step {self.step}: no metrics for this epoch ({e}); "
-            f"toon2real evaluate {self.run.path} adds them for the kept epochs",
+            f"{self.run.program} evaluate {self.run.path} adds them for the kept epochs",
             stacklevel=2,
         )
         return {}
