@@ -83,9 +83,9 @@ def _check_folder(out: Path, todo: list | None = None):
     place = Path(os.path.abspath(out))
     there = next(filter(os.path.exists, (place, *place.parents)), place)
     if not os.path.isdir(there):
-        raise TranslateError(f"{there} is no folder: choose one for the results")
+        raise TranslateError(f"no results in {out}: {there} is no folder: choose another place")
     if todo and not os.access(there, os.W_OK):
-        raise TranslateError(f"{there} may not be written to: choose another folder, or change its permissions")
+        raise TranslateError(f"no results in {out}: {there} may not be written to: choose another folder")
 
 
 class Plan:
