@@ -128,14 +128,16 @@ class Plan:
     def folder(
         self,
         source: Path,
-        target: Path,  # for the results; what lies in it is no input
+        target: Path,  # for the results
         kinds: frozenset,  # suffixes
+        out: Path = None,  # the folder of all results, by default `target`; what lies in it is no input
     ):
         "The files of a folder and its subfolders. `ImageError` if there are none"
         _check_folder(target)
-        inside = os.path.realpath(target)
+        out = out or target
+        inside = os.path.realpath(out)
         if inside == os.path.realpath(source):
-            raise TranslateError(f"{target} is the folder of the images themselves: choose another one for the results")
+            raise TranslateError(f"{out} is the folder of the images themselves: choose another one for the results")
         for file in list_images(source, kinds, self.report.skipped):
             if Path(inside) not in Path(os.path.realpath(file)).parents:
                 self.add(file, self.named(target / file.relative_to(source)))
@@ -166,7 +168,7 @@ def inputs(
             self.add(path, self.named(place))
             continue
         try:
-            self.folder(path, place if len(given) > 1 else out, IMAGE_SUFFIXES | FILM_SUFFIXES)
+            self.folder(path, place if len(given) > 1 else out, IMAGE_SUFFIXES | FILM_SUFFIXES, out)
         except ImageError as e:
             self.report.skipped.append((path, str(e)))
     _check_folder(out, self.todo)
