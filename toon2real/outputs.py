@@ -130,16 +130,16 @@ class Plan:
         source: Path,
         target: Path,  # for the results
         kinds: frozenset,  # suffixes
-        out: Path = None,  # the folder of all results, by default `target`; what lies in it is no input
+        out: Path = None,  # of all results, by default `target`; what lies in it is no input
     ):
         "The files of a folder and its subfolders. `ImageError` if there are none"
         _check_folder(target)
-        out = out or target
-        inside = os.path.realpath(out)
-        if inside == os.path.realpath(source):
-            raise TranslateError(f"{out} is the folder of the images themselves: choose another one for the results")
+        images, results = (Path(os.path.realpath(folder)) for folder in (source, out or target))
+        if same_file(source, target) or images == results:
+            raise TranslateError(f"{source} is the folder of the images themselves: choose another one for the results")
+        within = results.is_relative_to(images)
         for file in list_images(source, kinds, self.report.skipped):
-            if Path(inside) not in Path(os.path.realpath(file)).parents:
+            if not (within and Path(os.path.realpath(file)).is_relative_to(results)):
                 self.add(file, self.named(target / file.relative_to(source)))
         _check_folder(target, self.todo)
 
